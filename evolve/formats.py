@@ -33,7 +33,9 @@ class PrecisionFormat:
                 "bad format name", field="name", expected="letters, digits and underscores", found=self.name
             )
         if isinstance(self.bits, bool) or not isinstance(self.bits, int | float):
-            raise FormatError("bad format", place=self.name, field="bits", expected="a number", found=self.bits)
+            raise FormatError(
+                "bad format", place=self.name, field="bits", expected="a number", found=self.bits
+            )
         if not (math.isfinite(self.bits) and self.bits > 0):
             raise FormatError(
                 "bad format", place=self.name, field="bits", expected="a positive number", found=self.bits
@@ -79,10 +81,11 @@ def get_format(name: str) -> PrecisionFormat:
     try:
         return _REGISTRY[name]
     except KeyError:
+        names = ", ".join(each.name for each in known_formats())
         raise FormatError(
             "unknown format",
             field="formats",
-            expected=f"one of {', '.join(each.name for each in known_formats())}, or an object with name, bits and kind",
+            expected=f"one of {names}, or an object with name, bits and kind",
             found=name,
         ) from None
 

@@ -1,0 +1,185 @@
+"""The verbs around a run: run, resume, report, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evolve.cli.output import print_json, print_table
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that evaluate."
+)
+_FIGURES = click.option("--figures/--no-figures", default=True, help="Draw the report's pictures.")
+
+
+@click.command()
+@click.option("--generations", type=int, help="Generations, the first included.  [default: 6]")
+@click.option("--population", type=int, help="Candidates a generation.  [default: 24]")
+@click.option("--seed", type=int, help="Seed of all randomness.  [default: 0]")
+@click.option("--datasets", help="Data set: a name, a folder or one profile.  [default: reference]")
+@click.option(
+    "--signals", help="What rules may read: metadata, statistics, gradient, curves.  [default: curves]"
+)
+@click.option("--strategy", help="Search strategy.  [default: genetic]")
+@click.option("--operators", help="Operators with optional weights: parameters=3,structure=8,…")
+@click.option(
+    "--start-from", help="Seed heuristics: roles, names or 'all', with commas.  [default: baseline]"
+)
+@click.option("--plateau", type=int, help="Stop after so many generations without a better score.")
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file; flags override it."
+)
+@click.option("--name", help="Name of the run.  [default: run-001, run-002, …]")
+@_WORKERS
+@_FIGURES
+@_JSON
+def run(
+    config: Path | None, name: str | None, workers: int, figures: bool, as_json: bool, **flags: Any
+) -> None:
+    """Search for a rule; writes runs/NAME and reports/NAME."""
+    from evolve.configuration import RunConfig, parse_operators, read_config
+    from evolve.setup import prepare_run
+    from evolve.store import create_run, free_name
+
+    values = read_config(config) if config else {}
+    values |= {key: value for key, value in flags.items() if value is not None}
+    if isinstance(values.get("operators"), str):
+        values["operators"] = parse_operators(values["operators"])
+    setup = prepare_run(RunConfig.from_json(values))
+    store = create_run(name or free_name(), setup.resolved())
+    _search_and_report(setup, store, workers, figures, as_json)
+
+
+@click.command()
+@click.argument("name", required=False)
+@_WORKERS
+@_FIGURES
+@_JSON
+def resume(name: str | None, workers: int, figures: bool, as_json: bool) -> None:
+    """Continue a run that was interrupted or killed (default: the newest)."""
+    setup, store = _open(name)
+    _search_and_report(setup, store, workers, figures, as_json)
+
+
+@click.command()
+@click.argument("name", required=False)
+@_FIGURES
+@_JSON
+def report(name: str | None, figures: bool, as_json: bool) -> None:
+    """Write the report of a run again from its journal (default: the newest)."""
+    from evolve.engine import recorded_outcome
+    from evolve.reports.writer import write_report
+
+    setup, store = _open(name)
+    with store.locked():
+        folder = write_report(store, setup, recorded_outcome(store), figures=figures)
+    if as_json:
+        print_json({"run": store.name, "report": str(folder / "report.md")})
+    else:
+        click.echo(folder / "report.md")
+
+
+@click.command()
+@click.argument("name", required=False, metavar="RUN")
+@_JSON
+def verify(name: str | None, as_json: bool) -> None:
+    """Recompute every number of a run's journal and report, and say which differ."""
+    from evolve.reports import verification
+
+    setup, store = _open(name)
+    differences = verification.verify(store, setup)
+    if as_json:
+        print_json({"run": store.name, "verified": not differences, "differences": list(differences)})
+    else:
+        for each in differences:
+            click.echo(each)
+        found = f"{len(differences)} differences" if differences else "every number holds"
+        click.echo(f"{store.name}: {found}")
+    if differences:
+        raise click.exceptions.Exit(1)
+
+
+def _open(name: str | None) -> tuple[Any, Any]:
+    """Open a run and load what its configuration refers to, unchanged since it was started."""
+    from evolve.setup import check_unchanged, prepare_run, stored_config
+    from evolve.store import newest_run, open_run
+
+    store = open_run(name or newest_run())
+    stored = store.config()
+    setup = prepare_run(stored_config(stored))
+    check_unchanged(setup, stored)
+    return setup, store
+
+
+def _search_and_report(setup: Any, store: Any, workers: int, figures: bool, as_json: bool) -> None:
+    from evolve.cli.progress import Interrupts, SearchProgress
+    from evolve.engine import search
+    from evolve.reports.writer import write_report
+    from evolve.results import evaluate_rules
+
+    for broken in setup.catalogue.broken:
+        click.echo(f"left out: {broken.error}", err=True)
+    snapshot = store.snapshot()
+    done = 0 if snapshot is None else snapshot.generation
+    with store.locked(), Interrupts() as interrupts:
+        with SearchProgress(setup.config.generations, done) as progress:
+            outcome = search(
+                setup,
+                store,
+                workers=workers,
+                observe=progress.show,
+                should_stop=lambda: interrupts.requested,
+            )
+        store.write_manifest(workers=workers, seconds=progress.seconds, evaluations=progress.evaluations)
+        if not outcome.finished:
+            click.echo(f"stopped; continue with 'evolve resume {store.name}'", err=True)
+            raise KeyboardInterrupt
+        folder = write_report(store, setup, outcome, figures=figures)
+    champion = outcome.champion
+    results = []
+    if champion is not None:
+        template = setup.problem.templates[champion.candidate.template]
+        rules = {"champion": (champion.candidate, template)}
+        results = evaluate_rules(rules, setup.dataset, setup.config.signals)
+    if as_json:
+        print_json(
+            {
+                "run": store.name,
+                "champion": None
+                if champion is None
+                else {
+                    "id": champion.candidate.id,
+                    "name": "champion",
+                    "source_file": str(folder / "champion.py"),
+                },
+                "results": [each.to_json() for each in results],
+                "evaluations": outcome.generations[-1].total,
+                "generations": len(outcome.generations),
+            }
+        )
+    else:
+        print_table(
+            "",
+            ["champion on", "split", "compression", "retention", "bits", "fitness", "optimum", "share"],
+            [
+                (
+                    each.dataset,
+                    each.split,
+                    each.compression_ratio,
+                    each.accuracy_retention,
+                    each.avg_bits,
+                    each.fitness,
+                    each.optimum,
+                    each.optimum_ratio,
+                )
+                for each in results
+            ],
+        )
+        click.echo(f"report: {folder / 'report.md'}\nrule:   {folder / 'champion.py'}")
+    if champion is None:
+        click.echo("error: every candidate failed; the report lists the reasons", err=True)
+        raise click.exceptions.Exit(1)

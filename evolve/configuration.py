@@ -1,0 +1,145 @@
+"""The configuration of a run."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evolve.errors import InputError
+from evolve.search import STRATEGIES
+from evolve.search.base import OPERATORS
+from evolve.signals import level_index
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run finds.
+
+    Attributes:
+        datasets: Name or path of the data set.
+        generations: Generations, the first included.
+        population: Candidates a generation.
+        seed: Seed of all randomness.
+        signals: Information level.
+        strategy: Name of the search strategy.
+        operators: Weight of each variation operator.
+        start_from: Roles or names of the seed heuristics.
+        plateau: Stop after so many generations without a better train score; None never stops early.
+    """
+
+    datasets: str = "reference"
+    generations: int = 6
+    population: int = 24
+    seed: int = 0
+    signals: str = "curves"
+    strategy: str = "genetic"
+    operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
+    start_from: tuple[str, ...] = ("baseline",)
+    plateau: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("generations", 1), ("population", 2), ("seed", 0), ("plateau", 1)):
+            value = getattr(self, name)
+            if name == "plateau" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(
+                    "bad configuration", field=name, expected=f"a whole number, at least {least}", found=value
+                )
+        if not isinstance(self.operators, Mapping) or not self.operators:
+            raise InputError(
+                "bad configuration", field="operators", expected="weights by operator", found=self.operators
+            )
+        for name, weight in self.operators.items():
+            if name not in OPERATORS:
+                raise InputError(
+                    "unknown operator",
+                    field="operators",
+                    expected=f"one of {', '.join(OPERATORS)}",
+                    found=name,
+                )
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e9:
+                raise InputError(
+                    "bad weight", field=f"operators.{name}", expected="a number, at least 0", found=weight
+                )
+        if not any(self.operators.values()):
+            raise InputError("no operator has a weight", field="operators", found=dict(self.operators))
+        if not self.start_from:
+            raise InputError("no seed heuristics", field="start_from", expected="roles or names", found=())
+        level_index(self.signals)
+        if self.strategy not in STRATEGIES:
+            raise InputError(
+                "unknown strategy",
+                field="strategy",
+                expected=f"one of {', '.join(STRATEGIES)}",
+                found=self.strategy,
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as JSON."""
+        return asdict(self) | {"operators": dict(self.operators), "start_from": list(self.start_from)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
+        """Make a configuration from JSON or TOML.
+
+        Raises:
+            InputError: A key is unknown or a value cannot be right.
+        """
+        known = set(cls.__dataclass_fields__)
+        for key in data:
+            if key not in known:
+                raise InputError(
+                    "unknown key",
+                    field="configuration",
+                    expected=f"one of {', '.join(sorted(known))}",
+                    found=key,
+                )
+        values = dict(data)
+        if "start_from" in values:
+            start_from = values["start_from"]
+            words = start_from.split(",") if isinstance(start_from, str) else start_from
+            if not isinstance(words, list | tuple) or not all(isinstance(each, str) for each in words):
+                raise InputError(
+                    "bad configuration", field="start_from", expected="a list of names", found=words
+                )
+            values["start_from"] = tuple(words)
+        for key in ("datasets", "signals", "strategy"):
+            if key in values and not isinstance(values[key], str):
+                raise InputError("bad configuration", field=key, expected="a text", found=values[key])
+        return cls(**values)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a configuration file in TOML.
+
+    Raises:
+        InputError: It cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error}", file=file) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not TOML: {error}", file=file) from error
+
+
+def parse_operators(text: str) -> dict[str, float]:
+    """Read weights as people write them: ``parameters,structure=8``; a name alone has its usual weight.
+
+    Raises:
+        InputError: A weight is no number.
+    """
+    weights = {}
+    for part in text.split(","):
+        name, given, weight = part.strip().partition("=")
+        try:
+            weights[name] = float(weight) if given else OPERATORS.get(name, 1.0)
+        except ValueError:
+            raise InputError(
+                "bad weight", field=f"operators.{name}", expected="a number", found=weight
+            ) from None
+    return weights

@@ -1,0 +1,226 @@
+"""The generational loop: ask, evaluate, tell, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from evolve.candidates import Candidate, Evaluation, Offspring, Scored
+from evolve.evaluation import Failure, ModelScores, SearchArena, Task
+from evolve.executors import Executor, make_executor
+from evolve.search import make_strategy
+from evolve.search.base import rank_key
+from evolve.setup import Setup
+from evolve.store import RunStore, scored_to_json
+from evolve.templates import Template, complexity
+
+#: Parameter vectors of one task; fixed, so that no number of workers changes what is computed together.
+_TASK_SIZE = 256
+#: The champion is the best on valid among so many of the best on train.
+FINALISTS = 10
+
+
+@dataclass(frozen=True)
+class GenerationSummary:
+    """What happened in one generation; a line of the journal.
+
+    Attributes:
+        generation: Its number, from 0.
+        best: Best fitness on train of any candidate so far (mean over models).
+        median: Median fitness on train of this generation's working candidates; None if none works.
+        best_objective: Best objective on train so far.
+        champion: Id of the champion so far; None if nothing works yet.
+        evaluations: Candidates evaluated in this generation.
+        duplicates: Offspring known already, which cost nothing.
+        failures: Candidates that failed.
+        total: Evaluations so far.
+    """
+
+    generation: int
+    best: float | None
+    median: float | None
+    best_objective: float | None
+    champion: str | None
+    evaluations: int
+    duplicates: int
+    failures: int
+    total: int
+
+
+def evaluate_candidates(
+    candidates: Sequence[Candidate], templates: Mapping[str, Template], arena: SearchArena, executor: Executor
+) -> list[Evaluation]:
+    """Evaluate candidates, those of one source together; results in the order of the candidates."""
+    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    sources = []
+    for index, candidate in enumerate(candidates):
+        source = templates[candidate.template].source(candidate)
+        sources.append(source)
+        groups.setdefault((source, tuple(name for name, _ in candidate.parameters)), []).append(index)
+    tasks, members = [], []
+    for (source, names), indices in groups.items():
+        for start in range(0, len(indices), _TASK_SIZE):
+            part = indices[start : start + _TASK_SIZE]
+            rows = [[value for _, value in candidates[index].parameters] for index in part]
+            file = templates[candidates[part[0]].template].file
+            tasks.append(
+                Task(source, file, names, np.array(rows, dtype=np.float64).reshape(len(part), len(names)))
+            )
+            members.append(part)
+    evaluations: dict[int, Evaluation] = {}
+    for part, results in zip(members, executor.map(tasks), strict=True):
+        for index, result in zip(part, results, strict=True):
+            evaluations[index] = _evaluation(result, complexity(sources[index]), arena)
+    return [evaluations[index] for index in range(len(candidates))]
+
+
+def _evaluation(result: ModelScores | Failure, size: int, arena: SearchArena) -> Evaluation:
+    if isinstance(result, Failure):
+        return Evaluation("failed", result.kind, result.reason, complexity=size)
+    train, valid = arena.summaries(result)
+    return Evaluation("ok", "", "", train, valid, size)
+
+
+def choose_champion(scored: Iterable[Scored]) -> Scored | None:
+    """Return the champion: of the best on train, the best on valid; the simpler one at equal fitness.
+
+    Differences below a billionth are rounding. Without a valid split, train decides alone.
+    """
+    working = [each for each in scored if each.evaluation.status == "ok"]
+    if not working:
+        return None
+    finalists = sorted(working, key=rank_key, reverse=True)[:FINALISTS]
+
+    def merit(each: Scored) -> tuple[float, int, float]:
+        valid = each.evaluation.valid or each.evaluation.train
+        assert valid is not None
+        return round(valid.objective, 9), -each.evaluation.complexity, round(each.evaluation.objective, 9)
+
+    return max(finalists, key=merit)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    Attributes:
+        champion: The champion; None where every candidate failed.
+        scored: Every candidate, in the order of the journal.
+        generations: One summary a generation.
+        finished: False if it was stopped before its end.
+    """
+
+    champion: Scored | None
+    scored: tuple[Scored, ...]
+    generations: tuple[GenerationSummary, ...]
+    finished: bool
+
+    def ancestry(self) -> tuple[Scored, ...]:
+        """Return the champion and all its ancestors, from the seed heuristics on."""
+        by_id = {each.candidate.id: each for each in self.scored}
+        wanted = [] if self.champion is None else [self.champion.candidate.id]
+        found: set[str] = set()
+        while wanted:
+            name = wanted.pop()
+            if name not in found:
+                found.add(name)
+                wanted += by_id[name].offspring.parents
+        return tuple(each for each in self.scored if each.candidate.id in found)
+
+
+def recorded_outcome(store: RunStore) -> Outcome:
+    """Return what a run has found so far, from its journal."""
+    scored = tuple(store.scored())
+    summaries = (_summary_from(each) for each in store.records() if each["kind"] == "generation")
+    snapshot = store.snapshot()
+    return Outcome(
+        choose_champion(scored), scored, tuple(summaries), snapshot is not None and snapshot.finished
+    )
+
+
+def search(
+    setup: Setup,
+    store: RunStore,
+    *,
+    workers: int = 1,
+    observe: Callable[[GenerationSummary], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Run a search from where its store left off to its end.
+
+    Args:
+        setup: What is searched, from `prepare_run`.
+        store: The run's directory, possibly with committed generations.
+        workers: Processes that evaluate; the result is the same for any number.
+        observe: Called after each committed generation.
+        should_stop: Asked after each generation; True ends the search so that it can be resumed.
+    """
+    strategy = make_strategy(setup.config.strategy, setup.problem)
+    scored = store.scored()
+    archive = {each.candidate.id: each for each in scored}
+    summaries = [_summary_from(each) for each in store.records() if each["kind"] == "generation"]
+    snapshot = store.snapshot()
+    if snapshot is not None:
+        strategy.restore(snapshot.strategy, archive)
+    generation = 0 if snapshot is None else snapshot.generation
+    finished = snapshot is not None and snapshot.finished
+    with make_executor(setup.arena, workers) as executor:
+        while not finished:
+            offspring = strategy.ask()
+            fresh = list(
+                {each.candidate.id: each for each in offspring if each.candidate.id not in archive}.values()
+            )
+            evaluations = evaluate_candidates(
+                [each.candidate for each in fresh], setup.problem.templates, setup.arena, executor
+            )
+            new = [Scored(*pair, generation) for pair in zip(fresh, evaluations, strict=True)]
+            archive |= {each.candidate.id: each for each in new}
+            scored += new
+            strategy.tell([archive[each.candidate.id] for each in offspring])
+            summaries.append(_summarise(generation, offspring, new, scored))
+            generation += 1
+            finished = generation >= setup.config.generations or _on_plateau(summaries, setup.config.plateau)
+            records = [scored_to_json(each) for each in new]
+            records.append({"kind": "generation", **asdict(summaries[-1])})
+            store.commit(records, generation, strategy.state(), finished)
+            observe(summaries[-1])
+            if should_stop():
+                break
+    outcome = Outcome(choose_champion(scored), tuple(scored), tuple(summaries), finished)
+    if finished and outcome.champion is not None:
+        store.write("champion.json", scored_to_json(outcome.champion))
+    return outcome
+
+
+def _summarise(
+    generation: int, offspring: Sequence[Offspring], new: Sequence[Scored], scored: Sequence[Scored]
+) -> GenerationSummary:
+    working = [each.evaluation.train.fitness for each in new if each.evaluation.train is not None]
+    champion = choose_champion(scored)
+    best = max(scored, key=rank_key).evaluation.train if scored else None
+    return GenerationSummary(
+        generation=generation,
+        best=None if best is None else best.fitness,
+        median=median(working) if working else None,
+        best_objective=None if best is None else best.objective,
+        champion=None if champion is None else champion.candidate.id,
+        evaluations=len(new),
+        duplicates=len(offspring) - len(new),
+        failures=sum(1 for each in new if each.evaluation.status == "failed"),
+        total=len(scored),
+    )
+
+
+def _summary_from(record: Mapping[str, Any]) -> GenerationSummary:
+    return GenerationSummary(**{name: value for name, value in record.items() if name != "kind"})
+
+
+def _on_plateau(summaries: Sequence[GenerationSummary], patience: int | None) -> bool:
+    if patience is None or len(summaries) <= patience:
+        return False
+    before = summaries[-1 - patience].best_objective
+    return summaries[-1].best_objective == before

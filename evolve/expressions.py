@@ -1,0 +1,340 @@
+"""Typed expressions: what the slots of a code template hold.
+
+An expression has three forms. As text it is ordinary Python that a rule could contain,
+``model.sensitivity("FP16") > p.threshold``. As a tree of `Node` it can be varied and
+measured. As source it stands in the rendered rule. Reading and printing are exact
+inverses, so nothing is lost on the way through a journal.
+
+Types
+-----
+mask      one truth value a layer
+score     one number a layer
+table     one number a format and layer
+number    a constant; in text a parameter ``p.name``, so that rules which differ only in
+          their numbers are one source
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+from evolve.errors import TemplateError
+from evolve.parameters import Parameter
+from evolve.profiles import LAYER_TYPES
+from evolve.signals import PER_LAYER_SIGNALS, level_index
+
+Type = Literal["mask", "score", "table", "number"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing an expression can do.
+
+    Attributes:
+        name: Its name in trees.
+        arguments: Types of its arguments; the first that fits is used where several
+            operations share a form in Python.
+        result: Type of its result.
+    """
+
+    name: str
+    arguments: tuple[Type, ...]
+    result: Type
+
+
+_COMPARISONS: Mapping[str, type[ast.cmpop]] = {"less": ast.Lt, "greater": ast.Gt}
+_LOGICAL: Mapping[str, type[ast.operator]] = {"and": ast.BitAnd, "or": ast.BitOr}
+_ARITHMETIC: Mapping[str, type[ast.operator]] = {
+    "add": ast.Add,
+    "subtract": ast.Sub,
+    "multiply": ast.Mult,
+    "divide": ast.Div,
+}
+_FUNCTIONS = ("log", "sqrt", "exp")
+#: Reductions of a score over a model's layers, and rankings within it: methods of the view.
+_METHODS = ("total", "mean", "largest", "rank")
+_TWO_SCORE_METHODS = ("share_below",)
+
+
+def _operations() -> tuple[Operation, ...]:
+    listed = [Operation(name, ("score", "number"), "mask") for name in _COMPARISONS]
+    listed += [Operation(name, ("score", "score"), "mask") for name in _COMPARISONS]
+    listed += [Operation(name, ("mask", "mask"), "mask") for name in _LOGICAL]
+    listed.append(Operation("not", ("mask",), "mask"))
+    for name in _ARITHMETIC:
+        pairs: list[tuple[Type, Type]] = [
+            ("score", "score"),
+            ("score", "number"),
+            ("number", "score"),
+        ]
+        listed += [Operation(name, pair, "score") for pair in pairs]
+        pairs = [
+            ("table", "table"),
+            ("table", "score"),
+            ("score", "table"),
+            ("table", "number"),
+            ("number", "table"),
+        ]
+        listed += [Operation(name, pair, "table") for pair in pairs]
+    for name in _FUNCTIONS:
+        listed += [Operation(name, ("score",), "score"), Operation(name, ("table",), "table")]
+    listed += [Operation(name, ("score",), "score") for name in _METHODS]
+    listed.append(Operation("fraction", ("mask",), "score"))
+    listed += [Operation(name, ("score", "score"), "score") for name in _TWO_SCORE_METHODS]
+    return tuple(listed)
+
+
+#: Every operation with arguments; an operation's name and argument types identify it.
+OPERATIONS = _operations()
+_RESULTS: Mapping[tuple[str, tuple[Type, ...]], Type] = {
+    (each.name, each.arguments): each.result for each in OPERATIONS
+}
+#: Tables a rule may read whole: one value a format, or a format and layer.
+TABLES = ("bits", "loss")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of an expression tree.
+
+    Attributes:
+        operation: An operation's name, or a leaf's: ``is_type`` (value: a tuple of layer
+            types), ``signal`` (value: its name), ``sensitivity`` (value: a format),
+            ``table`` (value: its name), ``number`` (value: a float).
+        children: The arguments.
+        value: What a leaf holds.
+        name: For a number, the parameter's name; given by `name_numbers`.
+    """
+
+    operation: str
+    children: tuple[Node, ...] = ()
+    value: float | str | tuple[str, ...] | None = None
+    name: str = ""
+
+    @property
+    def type(self) -> Type:
+        """The type of the value this expression computes."""
+        match self.operation:
+            case "is_type":
+                return "mask"
+            case "signal" | "sensitivity":
+                return "score"
+            case "table":
+                return "table"
+            case "number":
+                return "number"
+        return _RESULTS[self.operation, tuple(child.type for child in self.children)]
+
+    def walk(self) -> Iterator[Node]:
+        """Yield this node and all below it, parents first, left to right."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    @property
+    def size(self) -> int:
+        """The number of nodes."""
+        return sum(1 for _ in self.walk())
+
+
+def _attribute(owner: str, name: str) -> ast.expr:
+    return ast.Attribute(ast.Name(owner), name)
+
+
+def _call(owner: str, name: str, *arguments: ast.expr) -> ast.expr:
+    return ast.Call(_attribute(owner, name), list(arguments), [])
+
+
+def _to_ast(node: Node) -> ast.expr:
+    below = [_to_ast(child) for child in node.children]
+    operation = node.operation
+    if operation == "number":
+        return _attribute("p", node.name)
+    if operation in ("signal", "table"):
+        return _attribute("model", str(node.value))
+    if operation == "sensitivity":
+        return _call("model", "sensitivity", ast.Constant(str(node.value)))
+    if operation == "is_type":
+        assert isinstance(node.value, tuple)
+        return _call("model", "is_type", *map(ast.Constant, node.value))
+    if operation in _COMPARISONS:
+        return ast.Compare(below[0], [_COMPARISONS[operation]()], [below[1]])
+    if operation in _LOGICAL:
+        return ast.BinOp(below[0], _LOGICAL[operation](), below[1])
+    if operation in _ARITHMETIC:
+        return ast.BinOp(below[0], _ARITHMETIC[operation](), below[1])
+    if operation == "not":
+        return ast.UnaryOp(ast.Invert(), below[0])
+    if operation in _FUNCTIONS:
+        return _call("np", operation, *below)
+    return _call("model", operation, *below)
+
+
+def to_text(node: Node) -> str:
+    """Print an expression as Python; numbers must have been named (`name_numbers`)."""
+    return ast.unparse(_to_ast(node)).replace("'", '"')
+
+
+def is_format_name(name: str) -> bool:
+    """Return whether a format can have this name; which formats there are, only the models know."""
+    return name.isascii() and name.replace("_", "").isalnum()
+
+
+@cache
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(text.strip(), mode="eval").body
+
+
+def parse(text: str, expected: Type, parameters: Mapping[str, float]) -> Node:
+    """Read an expression from its text.
+
+    Args:
+        text: Python in the language of slots.
+        expected: The type the slot asks for.
+        parameters: Values of the parameters that the text may name as ``p.name``.
+
+    Raises:
+        TemplateError: The text is no Python, uses what the language does not have, names
+            an unknown parameter, or has another type.
+    """
+    try:
+        tree = _parsed(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise TemplateError("not a Python expression", expected=f"a {expected}", found=text) from error
+    node = _from_ast(tree, parameters, text)
+    if node.type != expected:
+        raise TemplateError(f"this expression is a {node.type}", expected=f"a {expected}", found=text)
+    return node
+
+
+def _from_ast(tree: ast.expr, parameters: Mapping[str, float], text: str) -> Node:
+    def fail(problem: str, expected: str | None = None, cure: str | None = None) -> TemplateError:
+        return TemplateError(problem, field=ast.unparse(tree), expected=expected, found=text, cure=cure)
+
+    def combine(operation: str, *parts: ast.expr) -> Node:
+        children = tuple(_from_ast(part, parameters, text) for part in parts)
+        node = Node(operation, children)
+        if (operation, tuple(child.type for child in children)) not in _RESULTS:
+            kinds = " and ".join(f"a {child.type}" for child in children) or "nothing"
+            raise fail(f"{operation} does not take {kinds}")
+        return node
+
+    match tree:
+        case ast.Attribute(ast.Name("p"), name):
+            if name not in parameters:
+                raise fail(f"parameter {name} has no value", cure=f"Add it under [parameters.{name}].")
+            return Node("number", value=float(parameters[name]), name=name)
+        case ast.Attribute(ast.Name("model"), name):
+            if name in PER_LAYER_SIGNALS:
+                return Node("signal", value=name)
+            if name in TABLES:
+                return Node("table", value=name)
+            raise fail(f"models have no signal {name}", expected=f"one of {', '.join(PER_LAYER_SIGNALS)}")
+        case ast.Call(ast.Attribute(ast.Name("model"), "is_type"), arguments, []):
+            names = tuple(getattr(each, "value", None) for each in arguments)
+            if not names or any(name not in LAYER_TYPES for name in names):
+                raise fail("unknown layer type", expected=f"one of {', '.join(LAYER_TYPES)}")
+            return Node("is_type", value=tuple(str(name) for name in names))
+        case ast.Call(ast.Attribute(ast.Name("model"), "sensitivity"), [ast.Constant(str(name))], []):
+            if not is_format_name(name):
+                raise fail("bad format name", expected="letters, digits and underscores")
+            return Node("sensitivity", value=name)
+        case ast.Call(ast.Attribute(ast.Name("np"), name), [argument], []) if name in _FUNCTIONS:
+            return combine(name, argument)
+        case ast.Call(ast.Attribute(ast.Name("model"), name), arguments, []) if name in (
+            *_METHODS,
+            *_TWO_SCORE_METHODS,
+            "fraction",
+        ):
+            return combine(name, *arguments)
+        case ast.Compare(left, [comparison], [right]):
+            for operation, kind in _COMPARISONS.items():
+                if isinstance(comparison, kind):
+                    return combine(operation, left, right)
+        case ast.BinOp(left, operator, right):
+            for operation, symbol in {**_LOGICAL, **_ARITHMETIC}.items():
+                if isinstance(operator, symbol):
+                    return combine(operation, left, right)
+        case ast.UnaryOp(ast.Invert(), operand):
+            return combine("not", operand)
+        case ast.Constant():
+            raise fail("a bare constant", cure="Write p.NAME and give it a value under [parameters.NAME].")
+    raise fail("this is not in the language of slots", cure="See docs/plugins.md for the language.")
+
+
+def required_level(node: Node) -> int:
+    """Return the lowest information level (an index) at which this expression can be read."""
+    levels = [0]
+    for each in node.walk():
+        if each.operation == "signal":
+            levels.append(level_index(PER_LAYER_SIGNALS[str(each.value)].level))
+        elif each.operation == "sensitivity" or each.value == "loss":
+            levels.append(level_index("curves"))
+    return max(levels)
+
+
+def signal_range(node: Node | None) -> Parameter:
+    """Return the natural bounds of a number that is compared with this score."""
+    if node is None:
+        return Parameter("weight", 1.0, 1e-4, 1e4, "log")
+    if node.operation == "signal":
+        return PER_LAYER_SIGNALS[str(node.value)].threshold
+    if node.operation == "sensitivity":
+        return Parameter(f"sensitivity_{str(node.value).lower()}", 1e-3, 1e-5, 1.0, "log")
+    if node.operation in ("rank", "fraction", "share_below"):
+        return Parameter(node.operation, 0.5, 0.0, 1.0, "linear")
+    return Parameter("threshold", 1.0, 1e-6, 1e3, "log")
+
+
+def _number_ranges(node: Node) -> Iterator[Parameter]:
+    """Yield, for each number of the tree in order, its bounds, scale and natural name."""
+    for index, child in enumerate(node.children):
+        if child.operation != "number":
+            yield from _number_ranges(child)
+        elif node.operation in _COMPARISONS:
+            yield signal_range(node.children[1 - index])
+        else:
+            yield signal_range(None)
+
+
+def name_numbers(nodes: list[Node], taken: Mapping[str, Parameter]) -> tuple[list[Node], list[Parameter]]:
+    """Name the numbers of several expressions after what they are compared with.
+
+    Equal structures get equal names, whatever their history, so that candidates which
+    differ only in numbers share one source. A number outside the bounds that its place
+    gives it is brought to the nearest bound.
+
+    Args:
+        nodes: The expressions of one candidate, in the order of its slots.
+        taken: The template's own parameters, whose names may not be used again.
+
+    Returns:
+        The expressions with names, and one `Parameter` a number, its default being the value.
+    """
+    used = dict(taken)
+    parameters: list[Parameter] = []
+
+    def rename(node: Node, ranges: Iterator[Parameter]) -> Node:
+        if node.operation == "number":
+            natural = next(ranges)
+            name, count = natural.name, 1
+            while name in used:
+                count += 1
+                name = f"{natural.name}_{count}"
+            assert isinstance(node.value, float)
+            parameter = replace(natural, name=name).with_default(node.value)
+            used[name] = parameter
+            parameters.append(parameter)
+            return replace(node, name=name, value=parameter.default)
+        return replace(node, children=tuple(rename(child, ranges) for child in node.children))
+
+    return [rename(node, _number_ranges(node)) for node in nodes], parameters
+
+
+def transform(node: Node, change: Callable[[Node], Node]) -> Node:
+    """Rebuild a tree from the leaves up, passing every node through ``change``."""
+    return change(replace(node, children=tuple(transform(child, change) for child in node.children)))

@@ -1,0 +1,269 @@
+"""Random expressions, and the bridge to deap's strongly typed genetic programming.
+
+deap draws from Python's global generator `random`, and so does this module: `seeded` lends
+that generator out, seeded, and puts its state back afterwards. Typed trees follow Montana
+(1995), "Strongly Typed Genetic Programming".
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+from deap import gp
+
+from evolve.expressions import OPERATIONS, TABLES, Node, Type, signal_range
+from evolve.profiles import LAYER_TYPES
+from evolve.signals import PER_LAYER_SIGNALS, level_index
+
+#: Expressions above this size are not made: nobody would read them.
+MAX_SIZE = 25
+
+
+@contextmanager
+def seeded() -> Iterator[Callable[[int], None]]:
+    """Lend out Python's global generator; yields its ``seed`` function, restores its state at the end."""
+    state = random.getstate()
+    try:
+        yield random.seed
+    finally:
+        random.setstate(state)
+
+
+class _Leaf(gp.Terminal):  # type: ignore[misc]
+    """A leaf of an expression as a deap terminal."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(str(node.value), True, node.type)
+        self.node = node
+
+
+def _leaf_factory(name: str, draw: Callable[[], Node], type_: Type) -> Any:
+    """Make what deap calls an ephemeral constant: a terminal whose value is drawn when it is placed."""
+    factory = gp.MetaEphemeral(name, draw, type_)
+
+    def initialise(self: Any) -> None:
+        self.node = draw()
+        self.value = self.name = str(self.node.value)
+
+    factory.__init__ = initialise
+    return factory
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What random expressions are made of.
+
+    Attributes:
+        formats: The K formats of the models, by increasing bits.
+        level: The information level; nothing above it is ever drawn.
+    """
+
+    formats: tuple[str, ...]
+    level: str = "curves"
+
+    @cached_property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the per-layer signals that may be read."""
+        allowed = level_index(self.level)
+        return tuple(name for name, each in PER_LAYER_SIGNALS.items() if level_index(each.level) <= allowed)
+
+    @cached_property
+    def quantities(self) -> tuple[Node, ...]:
+        """The scores a rule can read directly."""
+        found = [Node("signal", value=name) for name in self.signals]
+        if self.level == "curves":
+            found += [Node("sensitivity", value=name) for name in self.formats]
+        return tuple(found)
+
+    @cached_property
+    def tables(self) -> tuple[Node, ...]:
+        """The tables a rule can read directly."""
+        return tuple(Node("table", value=name) for name in TABLES if name != "loss" or self.level == "curves")
+
+    @cached_property
+    def primitives(self) -> Any:
+        """The deap primitive set of all operations and leaves."""
+        made = gp.PrimitiveSetTyped("rule", [], "mask")
+        for operation in OPERATIONS:
+            primitive = gp.Primitive(operation.name, list(operation.arguments), operation.result)
+            made.primitives[operation.result].append(primitive)
+        made.terminals["mask"].append(_leaf_factory("types", self.random_types, "mask"))
+        made.terminals["number"].append(_leaf_factory("number", _undrawn_number, "number"))
+        made.terminals["score"] += [_Leaf(node) for node in self.quantities]
+        made.terminals["table"] += [_Leaf(node) for node in self.tables]
+        return made
+
+    def random_format(self) -> str:
+        """Draw a format."""
+        return random.choice(self.formats)
+
+    def near_format(self, name: str) -> str:
+        """Draw another format, one step wider or narrower more often than two, and so on."""
+        if name not in self.formats or len(self.formats) == 1:
+            return self.random_format()
+        place = self.formats.index(name)
+        others = [index for index in range(len(self.formats)) if index != place]
+        weights = [2.0 ** -abs(index - place) for index in others]
+        return self.formats[random.choices(others, weights)[0]]
+
+    def near_leaf(self, leaf: Node) -> Node:
+        """Draw a leaf like the one given: one layer type more or less, another quantity, the next format."""
+        if leaf.operation == "is_type":
+            assert isinstance(leaf.value, tuple)
+            toggled = set(leaf.value) ^ {random.choice(LAYER_TYPES)}
+            if not toggled:
+                return self.random_types()
+            return Node("is_type", value=tuple(sorted(toggled, key=LAYER_TYPES.index)))
+        if leaf.operation == "sensitivity" and random.random() < 0.5:
+            return Node("sensitivity", value=self.near_format(str(leaf.value)))
+        if leaf.type == "score":
+            return random.choice(self.quantities)
+        return random.choice(self.tables) if leaf.type == "table" else _undrawn_number()
+
+    @staticmethod
+    def random_types() -> Node:
+        """Draw a test of one or two layer types."""
+        count = 1 if random.random() < 0.7 else 2
+        chosen = random.sample(LAYER_TYPES, count)
+        return Node("is_type", value=tuple(sorted(chosen, key=LAYER_TYPES.index)))
+
+    @staticmethod
+    def random_number(compared_with: Node | None) -> Node:
+        """Draw a constant, within the bounds of what it is compared with."""
+        bounds = signal_range(compared_with)
+        return Node("number", value=float(bounds.from_unit(random.random())))
+
+    def random_expression(self, type_: Type, depth: int = 2) -> Node:
+        """Draw an expression of a type.
+
+        Args:
+            type_: What it computes.
+            depth: Operations that may stand above each other.
+        """
+        match type_:
+            case "mask":
+                return self._random_mask(depth)
+            case "score":
+                return self._random_score(depth)
+            case "table":
+                return self._random_table(depth)
+        return self.random_number(None)
+
+    def _random_mask(self, depth: int) -> Node:
+        if depth > 0 and random.random() < 0.25:
+            operation = random.choice(("and", "or", "or", "not"))
+            count = 1 if operation == "not" else 2
+            return Node(operation, tuple(self._random_mask(depth - 1) for _ in range(count)))
+        if random.random() < 0.4:
+            return self.random_types()
+        quantity = self._random_score(depth - 1)
+        return Node(random.choice(("less", "greater")), (quantity, self.random_number(quantity)))
+
+    def _random_score(self, depth: int) -> Node:
+        if depth <= 0 or random.random() < 0.6:
+            return random.choice(self.quantities)
+        return self._random_operation("score", depth)
+
+    def _random_table(self, depth: int) -> Node:
+        if depth <= 0 or random.random() < 0.3:
+            return random.choice(self.tables)
+        return self._random_operation("table", depth)
+
+    def _random_operation(self, type_: Type, depth: int) -> Node:
+        operation = random.choice([each for each in OPERATIONS if each.result == type_])
+        below = tuple(self.random_expression(each, depth - 1) for each in operation.arguments)
+        return Node(operation.name, below)
+
+
+@cache
+def vocabulary(formats: tuple[str, ...], level: str) -> Vocabulary:
+    """Return the vocabulary for these formats and this level, always the same object."""
+    return Vocabulary(formats, level)
+
+
+def to_deap(node: Node) -> Any:
+    """Return an expression as a deap ``PrimitiveTree`` (operations in prefix order)."""
+    elements: list[Any] = []
+    for each in node.walk():
+        if each.children:
+            types = [child.type for child in each.children]
+            elements.append(gp.Primitive(each.operation, types, each.type))
+        else:
+            elements.append(_Leaf(each))
+    return gp.PrimitiveTree(elements)
+
+
+def from_deap(tree: Any) -> Node:
+    """Return a deap ``PrimitiveTree`` as an expression: the inverse of `to_deap`."""
+    elements = iter(tree)
+
+    def build() -> Node:
+        element = next(elements)
+        if element.arity == 0:
+            node: Node = element.node
+            return node
+        return Node(element.name, tuple(build() for _ in range(element.arity)))
+
+    return build()
+
+
+def _undrawn_number() -> Node:
+    """Stand for a constant whose bounds are known only once its place in a tree is."""
+    return Node("number")
+
+
+def _draw_numbers(node: Node, words: Vocabulary, compared_with: Node | None = None) -> Node:
+    """Draw the constants that deap's mutations left undrawn."""
+    if node.operation == "number":
+        return words.random_number(compared_with) if node.value is None else node
+    comparing = node.operation in ("less", "greater")
+    siblings = [*reversed(node.children)] if comparing else [None] * len(node.children)
+    return replace(
+        node,
+        children=tuple(
+            _draw_numbers(child, words, sibling)
+            for child, sibling in zip(node.children, siblings, strict=True)
+        ),
+    )
+
+
+def mutate_expression(node: Node, words: Vocabulary) -> Node:
+    """Vary an expression by one of deap's mutations, keeping its type; call within `seeded`.
+
+    A branch is grown anew, replaced by one of its own branches, put below a new operation, one
+    operation is exchanged for another of the same types, or a leaf for one like it.
+    """
+    tree = to_deap(node)
+
+    def grow(pset: Any, type_: Type) -> Any:  # noqa: ARG001 - deap's signature
+        return to_deap(words.random_expression(type_, 1))
+
+    match random.choice(("leaf", "leaf", "uniform", "uniform", "shrink", "insert", "replace")):
+        case "leaf":
+            places = [place for place, each in enumerate(tree) if each.arity == 0]
+            place = random.choice(places)
+            tree[place] = _Leaf(words.near_leaf(tree[place].node))
+        case "uniform":
+            (tree,) = gp.mutUniform(tree, grow, words.primitives)
+        case "shrink":
+            (tree,) = gp.mutShrink(tree)
+        case "insert":
+            (tree,) = gp.mutInsert(tree, words.primitives)
+        case "replace":
+            (tree,) = gp.mutNodeReplacement(tree, words.primitives)
+    varied = _draw_numbers(from_deap(tree), words)
+    return varied if varied.size <= MAX_SIZE else node
+
+
+def cross_expressions(first: Node, second: Node) -> Node:
+    """Return the first expression with one of its branches taken from the second; call within `seeded`."""
+    child, _ = gp.cxOnePoint(to_deap(first), to_deap(second))
+    crossed = from_deap(child)
+    return crossed if crossed.size <= MAX_SIZE else first

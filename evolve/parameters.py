@@ -1,0 +1,81 @@
+"""The numbers of a rule that the search may change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from evolve.errors import PluginError
+
+Scale = Literal["linear", "log"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named number of a rule.
+
+    Attributes:
+        name: A Python identifier; the rule reads it as ``p.name``.
+        default: Its value in the seed heuristic.
+        low: Smallest value the search may give it.
+        high: Largest value the search may give it.
+        scale: ``linear``, or ``log`` for numbers that matter by their magnitude (low > 0).
+    """
+
+    name: str
+    default: float
+    low: float
+    high: float
+    scale: Scale = "linear"
+
+    def __post_init__(self) -> None:
+        def bad(field: str, expected: str, found: object) -> PluginError:
+            return PluginError(
+                "bad parameter", place=str(self.name), field=field, expected=expected, found=found
+            )
+
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise bad("name", "a Python identifier", self.name)
+        for field in ("default", "low", "high"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise bad(field, "a finite number", value)
+        if self.scale not in get_args(Scale):
+            raise bad("scale", "linear or log", self.scale)
+        if not self.low < self.high:
+            raise bad("high", f"more than low = {self.low}", self.high)
+        if self.scale == "log" and self.low <= 0:
+            raise bad("low", "a positive number on a log scale", self.low)
+        if not self.low <= self.default <= self.high:
+            raise bad("default", f"a number within [{self.low}, {self.high}]", self.default)
+
+    def to_unit(self, value: float) -> float:
+        """Map a value to [0, 1] on the parameter's own scale."""
+        if self.scale == "log":
+            unit = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            unit = (value - self.low) / (self.high - self.low)
+        return min(1.0, max(0.0, unit))
+
+    def from_unit(self, unit: float) -> float:
+        """Map [0, 1] back to a value of three significant digits, as a person would write it."""
+        if self.scale == "log":
+            value = self.low * (self.high / self.low) ** unit
+        else:
+            value = self.low + unit * (self.high - self.low)
+        return min(self.high, max(self.low, float(f"{value:.3g}")))
+
+    def with_default(self, value: float) -> Parameter:
+        """Return this parameter holding another value, brought within the bounds."""
+        return replace(self, default=min(self.high, max(self.low, value)))
+
+
+def linear(name: str, default: float, low: float, high: float) -> Parameter:
+    """Declare a parameter on a linear scale."""
+    return Parameter(name, default, low, high, "linear")
+
+
+def log(name: str, default: float, low: float, high: float) -> Parameter:
+    """Declare a parameter on a logarithmic scale; ``low`` must be positive."""
+    return Parameter(name, default, low, high, "log")

@@ -1,0 +1,283 @@
+"""Checks that a plugin keeps the contract, and writes new ones that do.
+
+The contract of a rule: format indices for every layer of every model; the same ones whenever it is
+called; each model allocated as if it were alone in view, each parameter vector as if it were
+alone; and parameters that matter, over all of their bounds.
+"""
+
+from __future__ import annotations
+
+import ast
+import keyword
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from evolve.datasets import Dataset
+from evolve.errors import PluginError
+from evolve.evaluation import Failure
+from evolve.evaluation import allocate as run_rule
+from evolve.heuristics import ROLES, ParameterValues, Rule
+from evolve.parameters import Parameter
+from evolve.plugin_files import Heuristic, general_templates
+from evolve.plugins import heuristic_folders, load_catalogue
+from evolve.profiles import ModelProfile
+from evolve.templates import compile_rule, line_in
+from evolve.views import ChoiceArray, ModelView
+
+Kind = Literal["function", "code"]
+
+_SKELETONS = Path(__file__).resolve().parent / "skeletons"
+_ENDINGS: dict[Kind, tuple[str, str]] = {
+    "function": (".py", "plugin.py.txt"),
+    "code": (".py.j2", "plugin.j2.txt"),
+}
+#: Where between its bounds, on its own scale, a parameter is tried besides the bounds themselves.
+_BETWEEN = (0.25, 0.5, 0.75)
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def check_plugin(heuristic: Heuristic, datasets: Iterable[Dataset]) -> tuple[str, ...]:
+    """Run a rule on all models of some data sets, at the level ``curves``, and look for faults.
+
+    Args:
+        heuristic: The rule.
+        datasets: The models to try it on.
+
+    Returns:
+        One message a fault, each with file and line (of a code template: the line as rendered);
+        empty if there is none. A fault that keeps the rule from running hides later ones.
+    """
+    distinct = {each.content_hash: each for dataset in datasets for _, each in dataset.splits()}
+    profiles = tuple(distinct.values())
+    subject = _Subject.of(heuristic)
+    problems, alone = _check_each_model(subject, profiles)
+    if problems:
+        return problems
+    problems = _check_stacked(subject, profiles, alone)
+    return problems or _check_parameters(subject, profiles)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A rule under test.
+
+    Attributes:
+        rule: The compiled rule.
+        source: Its source.
+        file: The plugin, as messages name it.
+        rendered: Whether the source was rendered, so that its lines are not those of the file.
+        parameters: Its F parameters.
+    """
+
+    rule: Rule
+    source: str
+    file: str
+    rendered: bool
+    parameters: tuple[Parameter, ...]
+
+    @classmethod
+    def of(cls, heuristic: Heuristic) -> _Subject:
+        source = heuristic.template.source(heuristic.candidate)
+        rendered = heuristic.template.kind == "code"
+        parameters = heuristic.template.parameters_of(heuristic.candidate)
+        return cls(compile_rule(source, heuristic.file), source, heuristic.file, rendered, parameters)
+
+    @property
+    def defaults(self) -> FloatArray:
+        """(1, F) the values the plugin gives its parameters."""
+        return np.array([[each.default for each in self.parameters]])
+
+    def allocate(self, view: ModelView, values: FloatArray) -> ChoiceArray | str:
+        """Return (P, N) format indices, or the problem with its place."""
+        caught: list[BaseException] = []
+
+        def rule(model: ModelView, p: ParameterValues) -> npt.NDArray[Any]:
+            try:
+                return np.asarray(self.rule(model, p))
+            except BaseException as error:
+                caught.append(error)
+                raise
+
+        found = run_rule(rule, view, tuple(each.name for each in self.parameters), values)
+        if not isinstance(found, Failure):
+            return found
+        line = line_in(caught[0], self.file) if caught else None
+        return f"{self.at(line or self.last_return)}: {found.reason}"
+
+    def at(self, line: int | None) -> str:
+        """Return the file and the place in it, for the start of a message."""
+        if line is None:
+            return self.file
+        if not self.rendered:
+            return f"{self.file}, line {line}"
+        return f"{self.file}, rendered line {line} `{self.source.splitlines()[line - 1].strip()}`"
+
+    @property
+    def last_return(self) -> int | None:
+        """The line where ``allocate`` returns: the place of a wrong result."""
+        for node in ast.walk(ast.parse(self.source)):
+            if isinstance(node, ast.FunctionDef) and node.name == "allocate":
+                returns = [each.lineno for each in ast.walk(node) if isinstance(each, ast.Return)]
+                return max(returns, default=node.lineno)
+        return None
+
+    def line_with(self, text: str) -> int | None:
+        """Return the first line that contains a text."""
+        return next((n for n, line in enumerate(self.source.splitlines(), 1) if text in line), None)
+
+
+def _check_each_model(
+    subject: _Subject, profiles: Sequence[ModelProfile]
+) -> tuple[tuple[str, ...], list[ChoiceArray]]:
+    """Run the rule on each model by itself, twice; returns the problems and the allocations."""
+    names: dict[str, list[str]] = {}
+    allocations = []
+    for profile in profiles:
+        view = ModelView([profile])
+        first, again = (subject.allocate(view, subject.defaults) for _ in range(2))
+        if isinstance(first, str):
+            names.setdefault(first, []).append(profile.name)
+        elif isinstance(again, str):
+            names.setdefault(f"{again} (when called again)", []).append(profile.name)
+        elif not np.array_equal(first, again):
+            problem = f"{subject.at(subject.last_return)}: gives another allocation when called again"
+            names.setdefault(problem, []).append(profile.name)
+        else:
+            allocations.append(first)
+        if any("took longer" in problem for problem in names):
+            break
+    problems = tuple(f"{problem} ({_models(each)})" for problem, each in names.items())
+    return problems, allocations
+
+
+def _models(names: Sequence[str]) -> str:
+    return f"model {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _same_formats(profiles: Sequence[ModelProfile]) -> list[list[int]]:
+    """Return the indices of the models that can stand side by side in a view."""
+    members: dict[object, list[int]] = {}
+    for index, profile in enumerate(profiles):
+        members.setdefault(profile.formats, []).append(index)
+    return list(members.values())
+
+
+def _check_stacked(
+    subject: _Subject, profiles: Sequence[ModelProfile], alone: Sequence[ChoiceArray]
+) -> tuple[str, ...]:
+    """Check that models side by side are allocated as each of them alone."""
+    for members in _same_formats(profiles):
+        # A model that has no companion stands beside itself.
+        beside = members if len(members) > 1 else members * 2
+        view = ModelView([profiles[index] for index in beside])
+        together = subject.allocate(view, subject.defaults)
+        if isinstance(together, str):
+            return (f"{together} (several models side by side)",)
+        if not np.array_equal(together, np.concatenate([alone[index] for index in beside], axis=1)):
+            return (
+                f"{subject.at(subject.last_return)}: allocates models side by side otherwise than alone. "
+                "Whatever adds up, compares or sorts the layers of a model must be model.total, mean, "
+                "largest, fraction, rank or share_below: arrays can hold the layers of several models",
+            )
+    return ()
+
+
+def _check_parameters(subject: _Subject, profiles: Sequence[ModelProfile]) -> tuple[str, ...]:
+    """Check each parameter over its bounds, and that parameter vectors do not influence each other."""
+    if not subject.parameters:
+        return ()
+    rows = [subject.defaults[0]]
+    for index, parameter in enumerate(subject.parameters):
+        for value in (parameter.low, *map(parameter.from_unit, _BETWEEN), parameter.high):
+            row = subject.defaults[0].copy()
+            row[index] = value
+            rows.append(row)
+    problems: dict[str, None] = {}
+    changed = np.zeros(len(rows), dtype=bool)
+    for members in _same_formats(profiles):
+        view = ModelView([profiles[index] for index in members])
+        alone = [subject.allocate(view, row[None]) for row in rows]
+        failed = [(row, each) for row, each in zip(rows, alone, strict=True) if isinstance(each, str)]
+        problems |= dict.fromkeys(f"{each} (with {_difference(subject, row)})" for row, each in failed)
+        if failed:
+            continue
+        expected = np.concatenate([each for each in alone if not isinstance(each, str)])
+        together = subject.allocate(view, np.array(rows))
+        problem = None
+        if isinstance(together, str):
+            problem = f"{together} (several parameter vectors in one call, each p.name of shape (P, 1))"
+        elif not np.array_equal(together, expected):
+            where = subject.at(subject.last_return)
+            problem = (
+                f"{where}: allocates parameter vectors in one call otherwise than each alone; "
+                "each p.name has shape (P, 1)"
+            )
+        if problem:
+            problems[problem] = None
+        changed |= (expected != expected[0]).any(axis=1)
+    if problems:
+        return tuple(problems)
+    matters = [bool(tried.any()) for tried in changed[1:].reshape(len(subject.parameters), -1)]
+    return tuple(
+        f"{subject.at(subject.line_with(f'p.{parameter.name}'))}: parameter {parameter.name} changes nothing "
+        f"between {parameter.low:g} and {parameter.high:g}"
+        for parameter, it_does in zip(subject.parameters, matters, strict=True)
+        if not it_does
+    )
+
+
+def _difference(subject: _Subject, row: FloatArray) -> str:
+    """Say which parameter of a row is not the plugin's own value."""
+    for parameter, value in zip(subject.parameters, row.tolist(), strict=True):
+        if value != parameter.default:
+            return f"{parameter.name} = {value:g}"
+    return "its own values, models side by side"
+
+
+def new_plugin(name: str, folder: Path, kind: Kind = "function") -> Path:
+    """Write a plugin to start from: commented, working, and without faults.
+
+    Args:
+        name: The heuristic's name.
+        folder: Where to write it; made if missing.
+        kind: ``function`` for a Python function, ``code`` for a code template.
+
+    Returns:
+        The new file.
+
+    Raises:
+        PluginError: The name cannot be used or is taken, or the file cannot be written.
+    """
+    if kind not in get_args(Kind):
+        raise PluginError("unknown kind", field="kind", expected="function or code", found=kind)
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        expected = "a Python identifier that is no keyword and does not start with an underscore"
+        raise PluginError("bad name", field="name", expected=expected, found=name)
+    if name in (*ROLES, "all", *general_templates()):
+        expected = "another name than a role's or a general template's"
+        raise PluginError("this name means something else", field="name", expected=expected, found=name)
+    for ending, _ in _ENDINGS.values():
+        if (folder / f"{name}{ending}").exists():
+            raise PluginError("exists already", file=folder / f"{name}{ending}", cure="Choose another name.")
+    catalogue = load_catalogue([*heuristic_folders(), *([folder] if folder.is_dir() else [])])
+    taken = {each.name: each.file for each in catalogue.heuristics.values()}
+    taken |= {each.name: each.file for each in catalogue.broken}
+    if name in taken:
+        raise PluginError(
+            f"there is a heuristic {name} already", file=taken[name], cure="Choose another name."
+        )
+    ending, skeleton = _ENDINGS[kind]
+    file = folder / f"{name}{ending}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as writer:
+            writer.write((_SKELETONS / skeleton).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PluginError(f"cannot be written ({error.strerror})", file=file) from error
+    return file

@@ -1,0 +1,292 @@
+"""Reads one plugin file.
+
+``NAME.py`` is a Python function declared by `evolve.heuristics.heuristic`. ``NAME.py.j2`` is a
+code template with typed slots, headed by a jinja2 comment in TOML; it brings its own body, or
+names a general template and only fills its slots.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from evolve.candidates import Candidate, SlotContent
+from evolve.errors import InputError, PluginError, TemplateError
+from evolve.heuristics import ROLES, Declaration, Role
+from evolve.parameters import Parameter
+from evolve.templates import Slot, Template, check_slot_type, compile_rule, expressions_of
+
+_CODE_TEMPLATES = Path(__file__).resolve().parent / "code_templates"
+_HEADER = re.compile(r"\A\s*\{#-?(.*?)-?#\}\n?", re.DOTALL)
+_KEYS = {
+    "": ("role", "source", "summary", "template", "slots", "parameters"),
+    "slot": ("type", "default"),
+    "parameter": ("default", "low", "high", "scale"),
+}
+
+
+@dataclass(frozen=True)
+class Heuristic:
+    """A seed heuristic.
+
+    Attributes:
+        name: The file's name without its ending.
+        role: ``baseline``, ``published``, ``discovered`` or ``user``.
+        source: Where the rule comes from.
+        summary: One sentence.
+        file: The plugin.
+        candidate: The rule as a candidate.
+        template: Its code template.
+    """
+
+    name: str
+    role: Role
+    source: str
+    summary: str
+    file: str
+    candidate: Candidate
+    template: Template
+
+
+def plugin_name(file: Path) -> str:
+    """Return a plugin's name: its file's without ``.py`` or ``.py.j2``."""
+    return file.name.removesuffix(".j2").removesuffix(".py")
+
+
+@cache
+def general_templates() -> Mapping[str, Template]:
+    """Return the code templates of this package, by name."""
+    files = sorted(_CODE_TEMPLATES.glob("*.py.j2"))
+    texts = {file: file.read_text(encoding="utf-8") for file in files}
+    return {plugin_name(file): _load_template(file, text).template for file, text in texts.items()}
+
+
+def load_plugin(file: Path) -> Heuristic:
+    """Load one plugin.
+
+    Raises:
+        PluginError: It cannot be read or does not keep the contract; names file and line.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PluginError(f"cannot be read: {error}", file=file) from error
+    name = plugin_name(file)
+    if not name.isidentifier():
+        raise PluginError("bad name", file=file, expected="a Python identifier before .py", found=name)
+    if name in general_templates():
+        raise PluginError("this name belongs to a general template", file=file, found=name)
+    return _load_template(file, text) if file.name.endswith(".j2") else _load_function(file, name, text)
+
+
+def _load_function(file: Path, name: str, text: str) -> Heuristic:
+    rule = compile_rule(text, str(file))
+    declaration = getattr(rule, "declaration", None)
+    if not isinstance(declaration, Declaration):
+        raise PluginError(
+            "allocate is not declared",
+            file=file,
+            place=f"line {rule.__code__.co_firstlineno}" if isinstance(rule, FunctionType) else None,
+            expected="@heuristic(role=..., source=..., parameters=[...]) above it",
+            cure="'evolve heuristics new NAME' writes a working plugin to start from.",
+        )
+    template = Template(name, text, (), declaration.parameters, str(file), "function")
+    candidate = Candidate(name, (), tuple((each.name, each.default) for each in declaration.parameters))
+    summary = (rule.__doc__ or "").strip().split("\n")[0]
+    return Heuristic(name, declaration.role, declaration.source, summary, str(file), candidate, template)
+
+
+def _place_of(text: str, error: InputError) -> str:
+    """Find the line of a header that an error is about."""
+    patterns = []
+    if isinstance(error.found, str):
+        # TOML strings in double quotes escape those inside.
+        forms = (error.found, error.found.replace('"', '\\"'))
+        patterns += [rf"(?<!\w){re.escape(form)}(?!\w)" for form in forms]
+    for name in (error.place, error.field):
+        if name:
+            # As a key, ``name =`` or ``[table.name]``.
+            patterns.append(rf"(?:^|[\s.{{,\[]){re.escape(name.split('.')[-1])}\s*[=\]]")
+    for pattern in patterns:
+        match = re.search(pattern, text, re.MULTILINE)
+        if match:
+            return f"line {text.count(chr(10), 0, match.end()) + 1}"
+    return "line 1"
+
+
+def _load_template(file: Path, text: str) -> Heuristic:
+    match = _HEADER.match(text)
+    if match is None:
+        raise TemplateError("has no header", file=file, place="line 1", expected="{# TOML #} at the top")
+    try:
+        header = tomllib.loads(match[1])
+    except tomllib.TOMLDecodeError as error:
+        first = text[: match.start(1)].count("\n")
+        found = re.search(r"line (\d+)", str(error))
+        line = first + int(found[1]) if found else text[: match.end(1)].count("\n")
+        raise TemplateError(f"the header is not TOML: {error}", file=file, place=f"line {line}") from error
+    # Empty lines stand for the header, so that the body's lines keep their numbers; rendering strips them.
+    body = "\n" * text[: match.end()].count("\n") + text[match.end() :]
+    try:
+        return _template_from(header, body, file)
+    except InputError as error:
+        if error.file and error.place:
+            raise
+        raise TemplateError(
+            error.problem,
+            file=file,
+            place=_place_of(text, error),
+            field=", ".join(each for each in (error.place, error.field) if each),
+            expected=error.expected,
+            found=error.found,
+            cure=error.cure,
+        ) from error
+
+
+def _check_keys(table: object, kind: str, where: str) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise TemplateError("bad header", field=where, expected="a table", found=table)
+    for key in table:
+        if key not in _KEYS[kind]:
+            raise TemplateError(
+                "unknown key", field=where or "header", expected=f"one of {', '.join(_KEYS[kind])}", found=key
+            )
+    return table
+
+
+def _own_body(header: dict[str, Any], body: str, file: Path) -> tuple[Template, dict[str, Any]]:
+    """Return the template a plugin brings itself, and the defaults of its slots."""
+    slots, defaults = [], {}
+    for name, described in header.get("slots", {}).items():
+        table = _check_keys(described, "slot", f"slots.{name}")
+        if "type" not in table or "default" not in table:
+            raise TemplateError("bad slot", field=f"slots.{name}", expected="type and default", found=table)
+        if not name.isidentifier():
+            raise TemplateError("bad slot", field=f"slots.{name}", expected="a Python identifier", found=name)
+        slots.append(Slot(name, check_slot_type(table["type"])))
+        defaults[name] = table["default"]
+    own = []
+    for name, described in header.get("parameters", {}).items():
+        table = _check_keys(described, "parameter", f"parameters.{name}")
+        if "low" in table or "high" in table:
+            try:
+                own.append(Parameter(name=name, **table))
+            except TypeError:
+                raise TemplateError(
+                    "bad parameter", field=f"parameters.{name}", expected="default, low, high", found=table
+                ) from None
+            if not re.search(rf"\bp\.{name}\b", body):
+                raise TemplateError(
+                    "the body does not read this parameter",
+                    field=f"parameters.{name}",
+                    cure="A number in a slot takes no bounds: they follow from what it is compared with.",
+                )
+    return Template(plugin_name(file), body, tuple(slots), tuple(own), str(file)), defaults
+
+
+def _template_from(header: dict[str, Any], body: str, file: Path) -> Heuristic:
+    name = plugin_name(file)
+    _check_keys(header, "", "")
+    role = header.get("role", "user")
+    if role not in ROLES:
+        raise TemplateError("bad header", field="role", expected=f"one of {', '.join(ROLES)}", found=role)
+    for key in ("source", "summary"):
+        if not isinstance(header.get(key, ""), str):
+            raise TemplateError("bad header", field=key, expected="a text", found=header[key])
+    for key in ("slots", "parameters"):
+        if not isinstance(header.get(key, {}), dict):
+            raise TemplateError("bad header", field=key, expected=f"a table [{key}]", found=header[key])
+    if "template" in header:
+        template = general_templates().get(str(header["template"]))
+        if template is None:
+            known = ", ".join(general_templates())
+            raise TemplateError(
+                "unknown template", field="template", expected=f"one of {known}", found=header["template"]
+            )
+        if body.strip():
+            raise TemplateError(
+                "has both a template and a body",
+                field="template",
+                expected="one of them",
+                found=template.name,
+            )
+        contents = header.get("slots", {})
+    else:
+        template, contents = _own_body(header, body, file)
+    values = _parameter_values(header)
+    values = {each.name: each.default for each in template.parameters} | values
+    slots = tuple((slot.name, _content(contents.get(slot.name), slot)) for slot in template.slots)
+    unknown = set(contents) - {slot.name for slot in template.slots}
+    if unknown:
+        raise TemplateError("unknown slot", field="slots", found=sorted(unknown)[0])
+    written = Candidate(template.name, slots, tuple(values.items()))
+    candidate = template.write(template.read(written))
+    _check_numbers(template, written, candidate)
+    compile_rule(template.source(candidate), f"{file} (rendered)")
+    return Heuristic(
+        name, role, header.get("source", ""), header.get("summary", ""), str(file), candidate, template
+    )
+
+
+def _check_numbers(template: Template, written: Candidate, canonical: Candidate) -> None:
+    """Refuse numbers that nothing reads, and those that their bounds would change."""
+    genome = template.read(written)
+    roots = [root for _, tree in genome.slots for root in expressions_of(tree)]
+    numbers = [node for root in roots for node in root.walk() if node.operation == "number"]
+    values = dict(written.parameters)
+    for name in values:
+        if name not in template.own_parameters and all(name != node.name for node in numbers):
+            raise TemplateError(
+                "no slot reads this parameter",
+                field=f"parameters.{name}",
+                cure="Give it low and high if the body reads it.",
+            )
+    names = [*template.own_parameters, *(node.name for node in numbers)]
+    for name, parameter in zip(names, template.parameters_of(canonical), strict=True):
+        if values[name] != parameter.default:
+            raise TemplateError(
+                "out of bounds",
+                field=f"parameters.{name}",
+                expected=f"a number within [{parameter.low:g}, {parameter.high:g}]",
+                found=values[name],
+            )
+
+
+def _parameter_values(header: dict[str, Any]) -> dict[str, float]:
+    values = {}
+    for name, described in header.get("parameters", {}).items():
+        if isinstance(described, dict):
+            _check_keys(described, "parameter", f"parameters.{name}")
+            if "template" in header and set(described) != {"default"}:
+                raise TemplateError(
+                    "bad parameter", field=f"parameters.{name}", expected="its value alone", found=described
+                )
+        default = described.get("default") if isinstance(described, dict) else described
+        if isinstance(default, bool) or not isinstance(default, int | float):
+            raise TemplateError(
+                "bad parameter", field=f"parameters.{name}", expected="a number", found=default
+            )
+        values[name] = float(default)
+    return values
+
+
+def _content(content: object, slot: Slot) -> SlotContent:
+    if slot.type != "clauses":
+        if not isinstance(content, str):
+            raise TemplateError(
+                "bad slot", field=slot.name, expected=f"the text of a {slot.type}", found=content
+            )
+        return content
+    pairs: list[Any] = content if isinstance(content, list) else [content]
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)):
+            raise TemplateError(
+                "bad slot", field=slot.name, expected='a list of ["mask", "FORMAT"] pairs', found=pair
+            )
+    return tuple((mask, name) for mask, name in pairs)

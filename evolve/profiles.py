@@ -1,0 +1,459 @@
+"""Model profiles: all that is known of one model, one row a layer.
+
+Shapes are written with L, the number of layers, and K, the number of formats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evolve.errors import InputError, ProfileError
+from evolve.formats import PrecisionFormat, get_format, known_formats
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classifier")
+
+# Above this, sums of parameters are no longer exact in float64.
+MOST_PARAMS = 2**53
+# Allocations are uint8 indices into the formats.
+MOST_FORMATS = 255
+
+
+class _Field(NamedTuple):
+    """What a field must be: the words for people, the type, and bounds if it is a number."""
+
+    expected: str
+    kind: type | tuple[type, ...]
+    low: float = float(np.finfo(np.float64).min)
+    high: float = float(np.finfo(np.float64).max)
+
+
+_NUMBER = (int, float)
+_COUNT = _Field(f"a whole number from 1 to {MOST_PARAMS}", int, 1, MOST_PARAMS)
+_EXTENT = _Field("a finite number, at least 0", _NUMBER, 0)
+_SENSITIVITY = _Field("a number in [0, 1)", _NUMBER, 0, float(np.nextafter(1, 0)))
+_STATISTICS = {
+    "weight_mean": _Field("a finite number", _NUMBER),
+    "weight_std": _EXTENT,
+    "weight_range": _EXTENT,
+    "activation_range": _EXTENT,
+    "gradient_sensitivity": _Field("a number in [0, 1]", _NUMBER, 0, 1),
+}
+_LAYER_FIELDS = {
+    "layer_idx": _Field("a whole number from 0 to L - 1, another in each layer", int, 0, MOST_PARAMS),
+    "num_layers": _Field("the number of layers", int),
+    "layer_type": _Field(f"one of {', '.join(LAYER_TYPES)}", str),
+    "num_params": _COUNT,
+    "total_params": _Field("the sum of num_params", int),
+    **_STATISTICS,
+    "sensitivity": _Field("a list of numbers in [0, 1), one a format", list),
+}
+_ARRAYS = {
+    "layer_index": _LAYER_FIELDS["layer_idx"],
+    "num_params": _COUNT,
+    **_STATISTICS,
+    "sensitivity": _SENSITIVITY,
+}
+_PROFILE_FIELDS = {
+    "name": _Field("a printable text that is not empty", str),
+    "formats": _Field("a list of format names, or of objects with name, bits and kind", list),
+    "layers": _Field("a list of at least one layer", list),
+}
+_OPTIONAL_FIELDS = {
+    "description": _Field("a text", str),
+    "seed": _Field("a whole number or null", (int, type(None))),
+    "source": _Field("a text", str),
+}
+_FORMAT_FIELDS = {
+    "name": _Field("letters, digits and underscores", str),
+    "bits": _Field("a number from 0.01 to 64", _NUMBER, 0.01, 64),
+    "kind": _Field("integer, float or codebook", str),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ModelProfile:
+    """All that is known of one model; valid by construction, its arrays read-only.
+
+    Two profiles are equal if their ``content_hash`` is.
+
+    Attributes:
+        name: What reports call the model.
+        formats: The K formats that were measured, by non-decreasing bits.
+        layer_type: One of ``LAYER_TYPES`` a layer, (L,).
+        layer_index: The layer's position in the model, a permutation of 0 … L-1, (L,).
+        num_params: Number of weights, (L,).
+        weight_mean: Mean of the weights, (L,).
+        weight_std: Standard deviation of the weights, (L,).
+        weight_range: Extent of the weights, (L,).
+        activation_range: Extent of the activations, (L,).
+        gradient_sensitivity: Relative size of the loss's gradient, in [0, 1], (L,).
+        sensitivity: Loss of accuracy with this layer alone in this format, in [0, 1), (L, K).
+        description: One line for people.
+        seed: The seed of a synthetic model.
+        source: Where the numbers come from.
+
+    Raises:
+        ProfileError: A shape or a value is not valid.
+    """
+
+    name: str
+    formats: tuple[PrecisionFormat, ...]
+    layer_type: tuple[str, ...]
+    layer_index: IntArray
+    num_params: IntArray
+    weight_mean: FloatArray
+    weight_std: FloatArray
+    weight_range: FloatArray
+    activation_range: FloatArray
+    gradient_sensitivity: FloatArray
+    sensitivity: FloatArray
+    description: str = ""
+    seed: int | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "formats", tuple(self.formats))
+        object.__setattr__(self, "layer_type", tuple(self.layer_type))
+        _check_heading(self)
+        for name, field in _ARRAYS.items():
+            kind = np.int64 if field.kind is int else np.float64
+            # A copy, so that no one else can write into a frozen profile.
+            array = np.array(getattr(self, name)).astype(kind, order="C", casting="same_kind")
+            object.__setattr__(self, name, _frozen(array))
+        _check_arrays(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelProfile) and self.content_hash == other.content_hash
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def __reduce__(self) -> tuple[type[ModelProfile], tuple[Any, ...]]:
+        # Rebuilt by the constructor: plain unpickling would leave the arrays writeable.
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.layer_type)
+
+    @cached_property
+    def total_params(self) -> int:
+        """Number of weights of the whole model."""
+        return int(self.num_params.sum())
+
+    @cached_property
+    def format_names(self) -> tuple[str, ...]:
+        """Names of the formats, (K,)."""
+        return tuple(each.name for each in self.formats)
+
+    @cached_property
+    def bits(self) -> FloatArray:
+        """Bits per weight of each format, (K,)."""
+        return _frozen(np.array([each.bits for each in self.formats], dtype=np.float64))
+
+    @cached_property
+    def relative_position(self) -> FloatArray:
+        """Position in the model from 0 (first) to 1 (last), (L,)."""
+        return _frozen(self.layer_index / max(self.num_layers - 1, 1))
+
+    @cached_property
+    def param_fraction(self) -> FloatArray:
+        """Share of the model's weights that the layer holds, (L,)."""
+        return _frozen(self.num_params / self.total_params)
+
+    @cached_property
+    def loss(self) -> FloatArray:
+        """-log(1 - sensitivity): losses add up where retentions multiply, (L, K)."""
+        # Adding 0 turns the -0 of an untouched layer into 0.
+        return _frozen(-np.log1p(-self.sensitivity) + 0.0)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of everything that a score or a rule can depend on, as hexadecimal digits."""
+        content: dict[str, Any] = {name: getattr(self, name).tolist() for name in _ARRAYS}
+        content["name"], content["layer_type"] = self.name, self.layer_type
+        content["formats"] = [(each.name, float(each.bits), each.kind) for each in self.formats]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_profile(path: str | os.PathLike[str]) -> ModelProfile:
+    """Read a profile from a file in the published JSON form.
+
+    Raises:
+        ProfileError: The file cannot be read or is not a valid profile.
+    """
+    with _blamed_on(path):
+        return parse_profile(_read_json(Path(path)))
+
+
+def save_profile(profile: ModelProfile, path: str | os.PathLike[str]) -> None:
+    """Write a profile in the published JSON form; the file appears whole or not at all.
+
+    Raises:
+        ProfileError: The file cannot be written.
+    """
+    target = Path(path)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(profile_to_json(profile), indent=1, allow_nan=False))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    except OSError as fault:
+        aside.unlink(missing_ok=True)
+        raise ProfileError(f"cannot be written ({fault.strerror})", file=path) from None
+
+
+def profile_to_json(profile: ModelProfile) -> dict[str, Any]:
+    """Return the published JSON form; parsing it gives an equal profile, bit by bit."""
+    known = known_formats()
+    layers = [
+        {
+            "layer_idx": int(profile.layer_index[layer]),
+            "num_layers": profile.num_layers,
+            "layer_type": kind,
+            "num_params": int(profile.num_params[layer]),
+            "total_params": profile.total_params,
+            **{name: float(getattr(profile, name)[layer]) for name in _STATISTICS},
+            "sensitivity": profile.sensitivity[layer].tolist(),
+        }
+        for layer, kind in enumerate(profile.layer_type)
+    ]
+    return {
+        "name": profile.name,
+        "description": profile.description,
+        "seed": profile.seed,
+        **({"source": profile.source} if profile.source else {}),
+        "formats": [
+            each.name if each in known else {"name": each.name, "bits": each.bits, "kind": each.kind}
+            for each in profile.formats
+        ],
+        "layers": layers,
+    }
+
+
+def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> ModelProfile:
+    """Make a profile of parsed JSON; formats out of order are put in order of bits.
+
+    Args:
+        data: The published JSON form as Python objects.
+        file: The file to name in errors.
+
+    Raises:
+        ProfileError: Something is missing, unknown, of the wrong type or out of bounds.
+    """
+    with _blamed_on(file):
+        top = _parse_object(data, _PROFILE_FIELDS, optional=_OPTIONAL_FIELDS)
+        formats = [_parse_format(each) for each in top["formats"]]
+        if not formats:
+            raise _fault("no formats", None, "formats", "at least one format", [])
+        rows = [_parse_layer(each, f"layer {at}", len(formats)) for at, each in enumerate(top["layers"])]
+        order = sorted(range(len(formats)), key=lambda at: formats[at].bits)
+        columns: dict[str, Any] = {
+            name: np.array([row[name] for row in rows]) for name in ("num_params", *_STATISTICS)
+        }
+        profile = ModelProfile(
+            formats=tuple(formats[at] for at in order),
+            layer_type=tuple(row["layer_type"] for row in rows),
+            layer_index=np.array([row["layer_idx"] for row in rows]),
+            sensitivity=np.array([[row["sensitivity"][at] for at in order] for row in rows]),
+            **columns,
+            **{name: top[name] for name in ("name", *_OPTIONAL_FIELDS) if name in top},
+        )
+        for at, row in enumerate(rows):
+            for name, right in (("num_layers", len(rows)), ("total_params", profile.total_params)):
+                if row[name] != right:
+                    words = f"{right}, {_LAYER_FIELDS[name].expected}"
+                    raise _fault("wrong", f"layer {at}", name, words, row[name])
+        return profile
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
+
+
+def _check_heading(profile: ModelProfile) -> None:
+    if not (profile.name.strip() and profile.name.isprintable()):
+        raise _fault("bad name", None, "name", _PROFILE_FIELDS["name"].expected, profile.name)
+    if not 1 <= len(profile.formats) <= MOST_FORMATS:
+        raise _fault(
+            "wrong number of formats", None, "formats", f"1 to {MOST_FORMATS} formats", len(profile.formats)
+        )
+    if len(set(profile.format_names)) < len(profile.formats):
+        raise _fault("format given twice", None, "formats", "names that differ", list(profile.format_names))
+    if np.any(np.diff(profile.bits) < 0):
+        raise _fault("formats out of order", None, "formats", "non-decreasing bits", profile.bits.tolist())
+    if not profile.layer_type:
+        raise _fault("no layers", None, "layers", _PROFILE_FIELDS["layers"].expected, [])
+    for layer, kind in enumerate(profile.layer_type):
+        if kind not in LAYER_TYPES:
+            cure = _near_match(kind, LAYER_TYPES)
+            words = _LAYER_FIELDS["layer_type"].expected
+            raise _fault("unknown layer type", f"layer {layer}", "layer_type", words, kind, cure)
+
+
+def _check_arrays(profile: ModelProfile) -> None:
+    L, K = len(profile.layer_type), len(profile.formats)
+    for name, field in _ARRAYS.items():
+        array = getattr(profile, name)
+        letters, shape = ("(L, K)", (L, K)) if name == "sensitivity" else ("(L,)", (L,))
+        if array.shape != shape:
+            raise _fault("wrong shape", None, name, f"{letters} = {shape}", array.shape)
+        # Written so that NaN, which compares false with everything, is caught too.
+        outside = np.argwhere(~((array >= field.low) & (array <= field.high)))
+        if len(outside):
+            where = tuple(outside[0])
+            label = f"{name}[{profile.format_names[where[1]]}]" if name == "sensitivity" else name
+            raise _fault("out of bounds", f"layer {where[0]}", label, field.expected, array[where].item())
+    seen: set[int] = set()
+    words = f"a whole number from 0 to {L - 1}, another in each layer"
+    for layer, index in enumerate(profile.layer_index.tolist()):
+        if index >= L or index in seen:
+            problem = "given twice" if index in seen else "out of bounds"
+            raise _fault(problem, f"layer {layer}", "layer_idx", words, index)
+        seen.add(index)
+    # Summed as floats, which cannot overflow.
+    if profile.num_params.sum(dtype=np.float64) > MOST_PARAMS:
+        total = sum(profile.num_params.tolist())
+        raise _fault("too many weights", None, "num_params", f"a sum of at most {MOST_PARAMS}", total)
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers a key given twice."""
+
+    repeated: str | None = None
+
+
+def _remember_repeated(pairs: list[tuple[str, Any]]) -> _Object:
+    result, seen = _Object(pairs), set[str]()
+    for key, _ in pairs:
+        if key in seen:
+            result.repeated = key
+        seen.add(key)
+    return result
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_remember_repeated)
+    except FileNotFoundError:
+        raise ProfileError("no such file", expected="a JSON file") from None
+    except IsADirectoryError:
+        raise ProfileError("is a folder", expected="a JSON file", cure="Name one file in it.") from None
+    except OSError as fault:
+        raise ProfileError(f"cannot be read ({fault.strerror})", expected="a JSON file") from None
+    except UnicodeDecodeError as fault:
+        raise ProfileError("not UTF-8", place=f"byte {fault.start}", expected="JSON in UTF-8") from None
+    except json.JSONDecodeError as fault:
+        place = f"line {fault.lineno}, column {fault.colno}"
+        raise ProfileError("not JSON", place=place, expected="JSON", cure=f"{fault.msg}.") from None
+    except RecursionError:
+        raise ProfileError("nested too deeply", expected="the published JSON form of a profile") from None
+    except ValueError as fault:
+        # A path with a null byte, or a number of more digits than Python converts.
+        raise ProfileError(f"cannot be read ({fault})", expected="a JSON file") from None
+
+
+def _parse_format(data: object) -> PrecisionFormat:
+    if isinstance(data, str):
+        return get_format(data)
+    row = _parse_object(data, _FORMAT_FIELDS, place="formats")
+    return PrecisionFormat(row["name"], row["bits"], row["kind"])
+
+
+def _parse_layer(data: object, place: str, K: int) -> dict[str, Any]:
+    row = _parse_object(data, _LAYER_FIELDS, place=place)
+    curve = row["sensitivity"]
+    if len(curve) != K:
+        raise _fault("wrong length", place, "sensitivity", f"{K} numbers, one a format", len(curve))
+    row["sensitivity"] = [float(_parse_value(each, _SENSITIVITY, "sensitivity", place)) for each in curve]
+    return row | {name: float(row[name]) for name in _STATISTICS}
+
+
+def _parse_object(
+    data: object,
+    required: Mapping[str, _Field],
+    optional: Mapping[str, _Field] | None = None,
+    place: str | None = None,
+) -> dict[str, Any]:
+    known = {**required, **(optional or {})}
+    if not isinstance(data, dict):
+        raise _fault("not an object", place, None, f"an object with {', '.join(required)}", data)
+    if isinstance(data, _Object) and data.repeated is not None:
+        raise _fault("field given twice", place, data.repeated, "each field once", data.repeated)
+    for name in data:
+        if name not in known:
+            raise _fault("unknown field", place, str(name), None, None, _near_match(str(name), known))
+    for name, field in required.items():
+        if name not in data:
+            raise _fault("missing field", place, name, field.expected, _Words("nothing"))
+    return {name: _parse_value(value, known[name], name, place) for name, value in data.items()}
+
+
+def _parse_value(value: Any, field: _Field, name: str, place: str | None) -> Any:
+    # To Python a bool is an int, to people it is not.
+    if isinstance(value, bool) or not isinstance(value, field.kind):
+        raise _fault("wrong type", place, name, field.expected, value)
+    if isinstance(value, int | float) and not field.low <= value <= field.high:
+        raise _fault("out of bounds", place, name, field.expected, value)
+    return value
+
+
+class _Words(str):
+    """Text that an error shows as it is, without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _fault(
+    problem: str,
+    place: str | None,
+    field: str | None,
+    expected: str | None,
+    found: Any,
+    cure: str | None = None,
+) -> ProfileError:
+    if isinstance(found, dict):
+        found = _Words("an object")
+    elif isinstance(found, list) and not all(isinstance(each, str | float) for each in found):
+        found = _Words(f"a list of {len(found)}")
+    elif found is None and expected is not None:
+        found = _Words("null")
+    return ProfileError(problem, place=place, field=field, expected=expected, found=found, cure=cure)
+
+
+def _near_match(name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+
+
+@contextmanager
+def _blamed_on(file: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Name the file in every error, and make each a ProfileError."""
+    try:
+        yield
+    except InputError as fault:
+        details = {name: getattr(fault, name) for name in ("place", "field", "expected", "found", "cure")}
+        raise ProfileError(fault.problem, file=fault.file or file, **details) from None

@@ -1,0 +1,353 @@
+"""What an allocation is worth: compression, retained accuracy and the fitness made of both.
+
+Shapes, here and wherever scores are made:
+
+- P: allocations in a population
+- L: layers of one model
+- K: number formats
+- M: models of a stack, side by side as segments of one choice matrix
+- N: layers of all models of a stack together
+
+`score_loop` is the definition, in plain Python. `score` and `ScoreTable` compute the same
+much faster: in log space, several layers packed into one code, both sums in one look-up.
+The score of an allocation does not depend on the others it is scored with, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+THRESHOLD = 0.95
+"""Accuracy retention below which the fitness falls off the cliff."""
+
+ROUNDING = 1e-12
+"""Relative distance below the threshold that still counts as reaching it.
+
+A product over layers is only known up to rounding, and its last bits depend on the order of
+the factors. Without this margin an allocation that sits exactly on the threshold would score
+4.0 or 0.095 depending on how it was summed.
+"""
+
+_REFERENCE_BITS = 32.0
+_BELOW_THRESHOLD = 0.1
+_WORD = 8  # layers in one 64-bit word of choices
+_TABLE_BYTES = 1 << 21  # a larger table leaves the cache: packing more layers then costs time
+_CHUNK_CHOICES = 1 << 18  # choices scored at a time, so that the buffers stay in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of a population.
+
+    Each array has shape (P,) for one model and (P, M) for a stack of M models.
+
+    Attributes:
+        compression_ratio: Bits at 32 bits a weight over the bits allocated.
+        accuracy_retention: Product of ``1 - sensitivity`` over the layers.
+        avg_bits: Allocated bits per weight.
+        fitness: See `cliff_fitness`.
+    """
+
+    compression_ratio: FloatArray
+    accuracy_retention: FloatArray
+    avg_bits: FloatArray
+    fitness: FloatArray
+
+
+def cliff_fitness(
+    compression_ratio: ArrayLike, accuracy_retention: ArrayLike, threshold: float = THRESHOLD
+) -> FloatArray:
+    """Return the fitness: compression, rewarded for accuracy above a threshold, with a cliff below it.
+
+    With τ the threshold, ``compression_ratio * (1 + (accuracy_retention - τ) / (1 - τ))`` where
+    the retention reaches τ, and ``0.1 * accuracy_retention`` elsewhere. A retention counts as
+    reaching τ from ``τ * (1 - ROUNDING)`` on.
+
+    Args:
+        compression_ratio: Array of any shape.
+        accuracy_retention: Array of the same shape, in [0, 1].
+        threshold: τ, in [0, 1).
+
+    Raises:
+        ValueError: The threshold is outside [0, 1).
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold: expected a number in [0, 1), found {threshold!r}")
+    compression = np.asarray(compression_ratio, dtype=np.float64)
+    retention = np.asarray(accuracy_retention, dtype=np.float64)
+    above = compression * (1 + (retention - threshold) / (1 - threshold))
+    return np.where(retention < threshold * (1 - ROUNDING), _BELOW_THRESHOLD * retention, above)
+
+
+def score_loop(
+    choices: ArrayLike,
+    num_params: ArrayLike,
+    bits: ArrayLike,
+    sensitivity: ArrayLike,
+    threshold: float = THRESHOLD,
+) -> Scores:
+    """Return the scores of a population by plain nested loops: the readable definition of `score`.
+
+    Arguments, result and errors are those of `score`.
+    """
+    params, widths, losses = check_tables(num_params, bits, sensitivity)
+    population = _check_choices(choices, len(params), len(widths))
+    total_params = sum(params)
+    compression_ratio, accuracy_retention, avg_bits = np.empty((3, len(population)))
+    for row, allocation in enumerate(population):
+        total_bits = 0.0
+        retention = 1.0
+        for layer, choice in enumerate(allocation):
+            total_bits += params[layer] * widths[choice]
+            retention *= 1 - losses[layer, choice]
+        compression_ratio[row] = _REFERENCE_BITS * total_params / total_bits
+        accuracy_retention[row] = retention
+        avg_bits[row] = total_bits / total_params
+    fitness = cliff_fitness(compression_ratio, accuracy_retention, threshold)
+    return Scores(compression_ratio, accuracy_retention, avg_bits, fitness)
+
+
+def score(
+    choices: ArrayLike,
+    num_params: ArrayLike,
+    bits: ArrayLike,
+    sensitivity: ArrayLike,
+    threshold: float = THRESHOLD,
+) -> Scores:
+    """Return the scores of a population on one model.
+
+    To score several populations on the same model, `prepare` its table once.
+
+    Args:
+        choices: Format indices, (P, L) or (L,) for a population of one; uint8 is fastest.
+        num_params: Weights per layer, (L,).
+        bits: Bits per weight of each format, (K,).
+        sensitivity: Loss of accuracy of each layer in each format, (L, K), in [0, 1].
+        threshold: Retention at the cliff, in [0, 1).
+
+    Returns:
+        Scores of shape (P,), within 1e-12 relative of `score_loop`.
+
+    Raises:
+        ValueError: A shape or a value is wrong.
+    """
+    return prepare(num_params, bits, sensitivity).score(choices, threshold)
+
+
+def prepare(
+    num_params: ArrayLike, bits: ArrayLike, sensitivity: ArrayLike, offsets: ArrayLike | None = None
+) -> ScoreTable:
+    """Return the table that scores populations on one model, or on a stack of models.
+
+    Args:
+        num_params: Weights per layer, (L,); of a stack (N,).
+        bits: Bits per weight of each format, (K,).
+        sensitivity: Loss of accuracy of each layer in each format, (L, K) or (N, K), in [0, 1].
+        offsets: Of a stack, where each model's layers begin, then N: (M + 1,), strictly increasing.
+
+    Raises:
+        ValueError: A shape or a value is wrong.
+    """
+    params, widths, losses = check_tables(num_params, bits, sensitivity)
+    bounds = _check_offsets(offsets, len(params))
+    sizes = np.diff(bounds)
+    padded = np.concatenate([[0], np.cumsum(-(-sizes // _WORD) * _WORD)])
+    total_params = np.add.reduceat(params, bounds[:-1])
+    if not total_params.all():
+        raise ValueError("num_params: expected at least one weight in each model, found none")
+
+    with np.errstate(divide="ignore"):  # a sensitivity of 1 retains nothing: log 0 = -inf
+        pairs = params[:, None] * widths + 1j * np.log1p(-losses)
+    layers = np.zeros((padded[-1], len(widths)), dtype=np.complex128)
+    layers[np.arange(len(params)) + np.repeat(padded[:-1] - bounds[:-1], sizes)] = pairs
+    group_size = _choose_group_size(len(layers), len(widths))
+    groups = layers.reshape(-1, group_size, len(widths))
+    packed = groups[:, 0]
+    for member in range(1, group_size):
+        packed = (groups[:, member, :, None] + packed[:, None, :]).reshape(len(groups), -1)
+    return ScoreTable(
+        num_formats=len(widths),
+        offsets=bounds,
+        stacked=offsets is not None,
+        total_params=total_params,
+        group_size=group_size,
+        padded_offsets=padded,
+        sums=packed.ravel(),
+        first_sums=np.arange(0, packed.size, packed.shape[1], dtype=np.uint32),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """All that scoring needs of a model or a stack of models; made by `prepare`.
+
+    Consecutive layers are packed in groups of ``group_size``; the choices of a group, read as
+    digits in base K, are one code. For each group and code the table holds one complex number:
+    its real part is the bits of these layers, its imaginary part their log retention.
+    A model's layers are padded with layers of zero bits and loss up to whole 64-bit words.
+
+    Attributes:
+        num_formats: K.
+        offsets: Where each model's layers begin in the choices, (M + 1,).
+        stacked: Whether scores have an axis for the models.
+        total_params: Weights of each model, (M,).
+        group_size: Layers in one code: 1, 2, 4 or 8.
+        padded_offsets: Where each model's layers begin once padded, (M + 1,).
+        sums: Bits and log retention of each group and code, flat.
+        first_sums: Where each group's entries begin in ``sums``.
+    """
+
+    num_formats: int
+    offsets: NDArray[np.int64]
+    stacked: bool
+    total_params: FloatArray
+    group_size: int
+    padded_offsets: NDArray[np.int64]
+    sums: NDArray[np.complex128]
+    first_sums: NDArray[np.uint32]
+
+    def score(self, choices: ArrayLike, threshold: float = THRESHOLD) -> Scores:
+        """Return the scores of a population.
+
+        Args:
+            choices: Format indices, (P, L), of a stack (P, N); without the P a population of one.
+            threshold: Retention at the cliff, in [0, 1).
+
+        Returns:
+            Scores of shape (P,), of a stack (P, M).
+
+        Raises:
+            ValueError: A shape is wrong or an index does not name a format.
+        """
+        population = _check_choices(choices, int(self.offsets[-1]), self.num_formats)
+        shape = (len(population), len(self.total_params))
+        reference_bits = _REFERENCE_BITS * self.total_params
+        scores = Scores(*np.empty((len(fields(Scores)), *shape)))
+        for rows, totals in self._totals(population):
+            compression = np.divide(reference_bits, totals.real, out=scores.compression_ratio[rows])
+            retention = np.exp(totals.imag, out=scores.accuracy_retention[rows])
+            np.divide(totals.real, self.total_params, out=scores.avg_bits[rows])
+            scores.fitness[rows] = cliff_fitness(compression, retention, threshold)
+        if self.stacked:
+            return scores
+        return Scores(*(getattr(scores, field.name)[:, 0] for field in fields(Scores)))
+
+    def _totals(self, population: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.complex128]]]:
+        """Yield rows of the population with their bits and log retention, (rows, M) complex."""
+        num_words, num_groups = int(self.padded_offsets[-1]) // _WORD, len(self.first_sums)
+        chunks = -(-len(population) // max(1, _CHUNK_CHOICES // (_WORD * num_words)))
+        size = -(-len(population) // max(1, chunks))
+        # One block, because several would be handed back to the system and faulted in at each call.
+        block = np.empty((3 * num_groups + num_words, size), dtype="<u8")
+        values = block[: 2 * num_groups].reshape(-1).view(np.complex128).reshape(size, num_groups)
+        codes, scratch = block[: 2 * num_words].reshape(2, size, num_words)  # read before values are written
+        index = block[2 * num_groups : 3 * num_groups].reshape(size, num_groups).view(np.int64)
+        words = block[3 * num_groups :].reshape(size, num_words)
+        words[:] = 0
+        padded = words.view(np.uint8)
+        segments = list(zip(self.offsets[:-1], self.offsets[1:], self.padded_offsets, strict=False))
+        first_groups = self.padded_offsets[:-1] // self.group_size
+        for start in range(0, len(population), size):
+            chunk = population[start : start + size]
+            rows = len(chunk)
+            for begin, end, target in segments:
+                padded[:rows, target : target + end - begin] = chunk[:, begin:end]
+            packed = _pack(words[:rows], codes[:rows], scratch[:rows], self.num_formats, self.group_size)
+            np.add(packed.view(f"<u{self.group_size}"), self.first_sums, out=index[:rows])
+            # The codes are in range; any mode but "raise" lets `take` write to `values` directly.
+            self.sums.take(index[:rows], out=values[:rows], mode="clip")
+            yield slice(start, start + rows), np.add.reduceat(values[:rows], first_groups, axis=1)
+
+
+def _pack(
+    words: NDArray[np.uint64],
+    codes: NDArray[np.uint64],
+    scratch: NDArray[np.uint64],
+    num_formats: int,
+    group_size: int,
+) -> NDArray[np.uint64]:
+    """Join neighbouring choices into codes in base K, all lanes of a 64-bit word at once.
+
+    Each round joins pairs of w-bit lanes: the digits low + 2^w·high become low + base·high.
+    """
+    lane, base = 8, num_formats
+    while lane < 8 * group_size:
+        low_lanes = sum(((1 << lane) - 1) << shift for shift in range(0, 64, 2 * lane))
+        np.right_shift(words, np.uint64(lane), out=scratch)
+        np.bitwise_and(scratch, np.uint64(low_lanes), out=scratch)
+        np.multiply(scratch, np.uint64((1 << lane) - base), out=scratch)
+        words = np.subtract(words, scratch, out=codes)
+        lane, base = 2 * lane, base * base
+    return words
+
+
+def _choose_group_size(num_layers: int, num_formats: int) -> int:
+    """Return the most layers per code whose table still fits the cache."""
+    entry = np.dtype(np.complex128).itemsize
+    for size in (8, 4, 2):
+        if num_layers // size * num_formats**size * entry <= _TABLE_BYTES:
+            return size
+    return 1
+
+
+def check_tables(
+    num_params: ArrayLike, bits: ArrayLike, sensitivity: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the tables of a model as float64 arrays of shapes (L,), (K,) and (L, K).
+
+    Raises:
+        ValueError: A shape or a value is wrong.
+    """
+    params = np.asarray(num_params, dtype=np.float64)
+    widths = np.asarray(bits, dtype=np.float64)
+    losses = np.asarray(sensitivity, dtype=np.float64)
+    if params.ndim != 1 or not len(params):
+        raise ValueError(f"num_params: expected shape (L,) with L ≥ 1, found {params.shape}")
+    if widths.ndim != 1 or not 1 <= len(widths) <= 256:
+        raise ValueError(f"bits: expected shape (K,) with 1 ≤ K ≤ 256, found {widths.shape}")
+    expected = (len(params), len(widths))
+    if losses.shape != expected:
+        raise ValueError(f"sensitivity: expected shape (L, K) = {expected}, found {losses.shape}")
+    for name, array, valid, meaning in (
+        ("num_params", params, np.isfinite(params) & (params >= 0), "finite numbers ≥ 0"),
+        ("bits", widths, np.isfinite(widths) & (widths > 0), "finite numbers > 0"),
+        ("sensitivity", losses, (losses >= 0) & (losses <= 1), "numbers in [0, 1]"),
+    ):
+        if not valid.all():
+            raise ValueError(f"{name}: expected {meaning}, found {array[~valid][0]}")
+    return params, widths, losses
+
+
+def _check_offsets(offsets: ArrayLike | None, num_layers: int) -> NDArray[np.int64]:
+    """Return the offsets of the segments; one segment when there are none."""
+    if offsets is None:
+        return np.array([0, num_layers], dtype=np.int64)
+    bounds = np.asarray(offsets)
+    if bounds.ndim != 1 or len(bounds) < 2 or bounds.dtype.kind not in "iu":
+        raise ValueError(
+            f"offsets: expected integers of shape (M + 1,), found {bounds.dtype} of shape {bounds.shape}"
+        )
+    bounds = bounds.astype(np.int64)
+    if bounds[0] != 0 or bounds[-1] != num_layers or not (np.diff(bounds) > 0).all():
+        raise ValueError(f"offsets: expected 0, strictly increasing, ending at N = {num_layers}, found {bounds}")
+    return bounds
+
+
+def _check_choices(choices: ArrayLike, num_layers: int, num_formats: int) -> NDArray[Any]:
+    """Return the choices as an integer matrix of known formats, (P, L)."""
+    population = np.atleast_2d(np.asarray(choices))
+    if population.ndim != 2 or population.shape[1] != num_layers:
+        raise ValueError(f"choices: expected shape (P, L) with L = {num_layers}, found {np.shape(choices)}")
+    if population.dtype.kind not in "iu":
+        raise ValueError(f"choices: expected integers, found {population.dtype}")
+    for extreme in (population.min(initial=0), population.max(initial=0)):
+        if not 0 <= extreme < num_formats:
+            raise ValueError(f"choices: expected format indices 0 to {num_formats - 1}, found {extreme}")
+    return population

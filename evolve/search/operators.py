@@ -1,0 +1,82 @@
+"""From operators' names to offspring with their origin; call within `grammar.seeded`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+
+from evolve.candidates import Candidate, Offspring, Scored
+from evolve.search.base import Problem
+from evolve.variation import (
+    cross_parameters,
+    cross_structure,
+    mutate_parameters,
+    mutate_structure,
+    newcomer,
+    switch_template,
+)
+
+#: How often an operator is tried again when it returned something known.
+_ATTEMPTS = 8
+
+Select = Callable[[], Scored]
+
+
+def vary(problem: Problem, select: Select, known: Collection[str]) -> Offspring:
+    """Make one offspring by an operator drawn by weight.
+
+    Args:
+        problem: What is searched.
+        select: Draws a parent.
+        known: Ids of candidates that need not be made again.
+
+    Returns:
+        An unknown candidate if one was found in a few attempts; else the last one made.
+    """
+    names = [name for name, weight in problem.operators.items() if weight > 0]
+    weights = [problem.operators[name] for name in names]
+    for _ in range(_ATTEMPTS):
+        (operator,) = random.choices(names, weights)
+        offspring = apply_operator(operator, problem, select)
+        if offspring.candidate.id not in known:
+            break
+    return offspring
+
+
+def apply_operator(operator: str, problem: Problem, select: Select) -> Offspring:
+    """Make one offspring by the named operator."""
+    if operator == "newcomer":
+        return draw_newcomer(problem, ())
+    parent = select().candidate
+    template = problem.templates[parent.template]
+    if operator == "crossover":
+        return _crossover(problem, parent, select().candidate)
+    if operator == "parameters":
+        candidate, change = mutate_parameters(parent, template)
+    elif operator == "structure" and template.slots:
+        candidate, change = mutate_structure(parent, template, problem.words)
+    else:
+        # A plain function has no structure to vary: moving to a template is its way on.
+        operator = "template"
+        candidate, change = switch_template(parent, problem.templates, problem.words)
+    return Offspring(candidate, operator, (parent.id,), change)
+
+
+def _crossover(problem: Problem, first: Candidate, second: Candidate) -> Offspring:
+    if first.structure == second.structure and first.parameters:
+        candidate, change = cross_parameters(first, second, problem.templates[first.template])
+    else:
+        candidate, change = cross_structure(first, second, problem.templates)
+    return Offspring(candidate, "crossover", (first.id, second.id), change)
+
+
+def draw_newcomer(problem: Problem, known: Collection[str]) -> Offspring:
+    """Draw a random candidate in the form of a seed heuristic, which stands as its parent."""
+    for _ in range(_ATTEMPTS):
+        seed = random.choice(problem.seeds)
+        candidate, change = newcomer(
+            problem.templates[seed.candidate.template], problem.templates, problem.words
+        )
+        if candidate.id not in known:
+            break
+    return Offspring(candidate, "newcomer", (seed.candidate.id,), change)

@@ -1,0 +1,117 @@
+"""From a configuration to everything a search needs, loaded and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evolve import __version__
+from evolve.candidates import Offspring
+from evolve.configuration import RunConfig
+from evolve.datasets import Dataset, find_dataset
+from evolve.errors import InputError, ProfileError, RunError
+from evolve.evaluation import SearchArena
+from evolve.grammar import vocabulary
+from evolve.plugin_files import general_templates
+from evolve.plugins import Catalogue, load_catalogue
+from evolve.search.base import OPERATORS, Problem
+from evolve.templates import Template
+
+#: What resolving adds to a configuration.
+_RESOLVED = ("seeds", "hashes", "version")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A configuration with all it refers to, loaded."""
+
+    config: RunConfig
+    dataset: Dataset
+    catalogue: Catalogue
+    problem: Problem
+    arena: SearchArena
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the configuration with the hashes of data and heuristics: what ``config.json`` holds."""
+        return {
+            **self.config.to_json(),
+            "seeds": [each.change for each in self.problem.seeds],
+            "hashes": {
+                "datasets": self.dataset.content_hash,
+                "heuristics": self._catalogue_hash(),
+            },
+            "version": __version__,
+        }
+
+    def _catalogue_hash(self) -> str:
+        digest = hashlib.sha256()
+        for name, template in sorted(self.problem.templates.items()):
+            digest.update(f"{name}\0{template.body}\0{template.slots}\0{template.parameters}\0".encode())
+        for seed in self.problem.seeds:
+            digest.update(seed.candidate.id.encode())
+        return digest.hexdigest()
+
+
+def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
+    """Load what a configuration refers to.
+
+    Raises:
+        InputError: The data set or a heuristic is missing or wrong, or there is nothing to train on.
+    """
+    dataset = find_dataset(config.datasets)
+    if not dataset.train:
+        raise ProfileError(
+            "there is nothing to train on", file=config.datasets, expected="at least one profile in train"
+        )
+    catalogue = load_catalogue() if catalogue is None else catalogue
+    seeds: dict[str, Offspring] = {}
+    for each in catalogue.select(config.start_from):
+        seeds.setdefault(each.candidate.id, Offspring(each.candidate, "seed", (), each.name))
+    if not seeds:
+        raise InputError(
+            "no seed heuristics", field="start_from", expected="roles or names", found=list(config.start_from)
+        )
+    names = [name for each in (*dataset.train, *dataset.valid) for name in each.format_names]
+    everywhere = [
+        name
+        for name in dict.fromkeys(names)
+        if all(name in each.format_names for each in (*dataset.train, *dataset.valid))
+    ]
+    if not everywhere:
+        raise ProfileError("the models have no format in common", file=config.datasets, field="formats")
+    templates = _templates_in_use(catalogue, list(seeds.values()))
+    problem = Problem(
+        tuple(seeds.values()),
+        templates,
+        vocabulary(tuple(everywhere), config.signals),
+        config.population,
+        config.seed,
+        {name: float(config.operators.get(name, 0.0)) for name in OPERATORS},
+    )
+    return Setup(config, dataset, catalogue, problem, SearchArena(dataset, config.signals))
+
+
+def _templates_in_use(catalogue: Catalogue, seeds: Sequence[Offspring]) -> dict[str, Template]:
+    """The general templates and those of the seeds: never one that only a rule not started from uses."""
+    names = [*general_templates(), *(each.candidate.template for each in seeds)]
+    return {name: catalogue.templates[name] for name in dict.fromkeys(names)}
+
+
+def check_unchanged(setup: Setup, stored: Mapping[str, Any]) -> None:
+    """Raise `RunError` if data or heuristics are not those the run was started with."""
+    for name, value in setup.resolved()["hashes"].items():
+        if stored.get("hashes", {}).get(name) != value:
+            raise RunError(
+                f"the {name} have changed since this run was started",
+                field=name,
+                expected=stored.get("hashes", {}).get(name),
+                found=value,
+                cure="Restore them, or start a new run.",
+            )
+
+
+def stored_config(stored: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration of a run from its ``config.json``."""
+    return RunConfig.from_json({key: value for key, value in stored.items() if key not in _RESOLVED})

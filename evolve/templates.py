@@ -1,0 +1,322 @@
+"""Code templates: the forms that rules are written in.
+
+A template is jinja2 text that renders to the source of ``allocate(model, p)``. Its slots
+are typed; what a slot holds is an expression (see `evolve.expressions`), a format, or a
+list of clauses, each a mask with the format it gives. A rule written as a plain Python
+function is a template without slots.
+
+A candidate holds its slots as text. For variation, `Template.read` gives them as trees
+and `Template.write` makes a candidate of the trees again, in canonical form: writing what
+was read changes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, Literal, get_args
+
+import jinja2
+import numpy as np
+
+from evolve.candidates import Candidate, SlotContent
+from evolve.errors import TemplateError
+from evolve.expressions import Node, is_format_name, name_numbers, parse, required_level, to_text
+from evolve.heuristics import Rule
+from evolve.parameters import Parameter
+
+SlotType = Literal["mask", "score", "table", "format", "clauses"]
+#: A slot's content as trees: an expression, a format, or clauses (mask, format).
+SlotTree = Node | str | tuple[tuple[Node, str], ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A typed hole of a code template."""
+
+    name: str
+    type: SlotType
+
+
+@dataclass(frozen=True)
+class Genome:
+    """A candidate taken apart for variation.
+
+    Attributes:
+        template: The template's name.
+        slots: (name, content as trees) in the template's order.
+        parameters: The template's own parameters (those not in a slot), their values as defaults.
+    """
+
+    template: str
+    slots: tuple[tuple[str, SlotTree], ...]
+    parameters: tuple[Parameter, ...]
+
+
+def expressions_of(tree: SlotTree) -> Iterator[Node]:
+    """Yield the expressions a slot holds, in order."""
+    if isinstance(tree, Node):
+        yield tree
+    elif isinstance(tree, tuple):
+        for mask, _ in tree:
+            yield mask
+
+
+def formats_of(tree: SlotTree) -> Iterator[str]:
+    """Yield the formats a slot names, in order."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, tuple):
+        for _, name in tree:
+            yield name
+
+
+def _with_expressions(tree: SlotTree, fresh: Iterator[Node]) -> SlotTree:
+    if isinstance(tree, Node):
+        return next(fresh)
+    if isinstance(tree, tuple):
+        return tuple((next(fresh), name) for _, name in tree)
+    return tree
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - the output is Python, not HTML
+    )
+
+
+@cache
+def _compiled(body: str) -> jinja2.Template:
+    return _environment().from_string(body)
+
+
+def mask_name(mask: Node) -> str:
+    """Name a mask after what it says: ``layernorm``, ``high_sensitivity_fp16``, ``any_of_2``."""
+    match mask.operation:
+        case "is_type":
+            assert isinstance(mask.value, tuple)
+            return (
+                "_or_".join(each.lower() for each in mask.value) if len(mask.value) <= 2 else "chosen_types"
+            )
+        case "not":
+            inner = mask_name(mask.children[0])
+            return f"not_{inner}"
+        case "and":
+            return "both"
+        case "or":
+            return "either"
+    quantity = mask.children[0]
+    adjective = {"less": "low", "greater": "high"}[mask.operation]
+    if quantity.operation == "signal":
+        return f"{adjective}_{quantity.value}"
+    if quantity.operation == "sensitivity":
+        return f"{adjective}_sensitivity_{str(quantity.value).lower()}"
+    return f"{adjective}_{quantity.operation}"
+
+
+def _clauses_for_rendering(clauses: tuple[tuple[Node, str], ...]) -> list[dict[str, str]]:
+    names: set[str] = set()
+    rendered = []
+    for mask, format_name in clauses:
+        label = name = mask_name(mask)
+        count = 1
+        while name in names:
+            count += 1
+            name = f"{label}_{count}"
+        names.add(name)
+        rendered.append({"name": name, "mask": to_text(mask), "format": format_name})
+    return rendered
+
+
+@dataclass(frozen=True)
+class Template:
+    """A form of rules.
+
+    Attributes:
+        name: Its name in candidates.
+        body: The jinja2 text, or the Python text of a plugin's module if there are no slots to fill.
+        slots: Its typed holes.
+        parameters: Parameters that the body itself reads.
+        file: Where it comes from, for messages.
+        kind: ``code`` for a jinja2 template, ``function`` for a Python plugin.
+    """
+
+    name: str
+    body: str
+    slots: tuple[Slot, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    file: str = ""
+    kind: Literal["code", "function"] = "code"
+
+    @cached_property
+    def own_parameters(self) -> Mapping[str, Parameter]:
+        """The parameters that the body itself reads, by name."""
+        return {each.name: each for each in self.parameters}
+
+    def read(self, candidate: Candidate) -> Genome:
+        """Take a candidate apart.
+
+        Raises:
+            TemplateError: A slot is missing or unknown, or holds what its type does not allow.
+        """
+        values = dict(candidate.parameters)
+        contents = dict(candidate.slots)
+        if set(contents) != {slot.name for slot in self.slots}:
+            raise TemplateError(
+                f"slots do not fit template {self.name}",
+                file=self.file,
+                field="slots",
+                expected=", ".join(slot.name for slot in self.slots) or "none",
+                found=", ".join(contents),
+            )
+        slots = tuple((slot.name, self._read_slot(slot, contents[slot.name], values)) for slot in self.slots)
+        own = tuple(each.with_default(values.get(each.name, each.default)) for each in self.parameters)
+        return Genome(self.name, slots, own)
+
+    def _read_slot(self, slot: Slot, content: SlotContent, values: Mapping[str, float]) -> SlotTree:
+        def fail(expected: str) -> TemplateError:
+            return TemplateError(
+                "bad slot", file=self.file, field=f"slots.{slot.name}", expected=expected, found=content
+            )
+
+        if slot.type == "clauses":
+            if isinstance(content, str):
+                raise fail("a list of [mask, format] pairs")
+            if not all(is_format_name(name) for _, name in content):
+                raise fail("format names of letters, digits and underscores")
+            return tuple((parse(mask, "mask", values), name) for mask, name in content)
+        if not isinstance(content, str):
+            raise fail(f"the text of a {slot.type}")
+        if slot.type == "format":
+            if not is_format_name(content):
+                raise fail("a format name of letters, digits and underscores")
+            return content
+        return parse(content, slot.type, values)
+
+    def write(self, genome: Genome) -> Candidate:
+        """Make a candidate in canonical form: numbers named, in the order they are read."""
+        nodes = [node for _, tree in genome.slots for node in expressions_of(tree)]
+        named, parameters = name_numbers(nodes, self.own_parameters)
+        fresh = iter(named)
+        slots = tuple((name, self._write_slot(_with_expressions(tree, fresh))) for name, tree in genome.slots)
+        everything = (*genome.parameters, *parameters)
+        return Candidate(self.name, slots, tuple((each.name, each.default) for each in everything))
+
+    @staticmethod
+    def _write_slot(tree: SlotTree) -> SlotContent:
+        if isinstance(tree, str):
+            return tree
+        if isinstance(tree, Node):
+            return to_text(tree)
+        return tuple((to_text(mask), name) for mask, name in tree)
+
+    def parameters_of(self, candidate: Candidate) -> tuple[Parameter, ...]:
+        """Return every parameter of a candidate with its bounds, the values as defaults."""
+        genome = self.read(candidate)
+        nodes = [node for _, tree in genome.slots for node in expressions_of(tree)]
+        return (*genome.parameters, *name_numbers(nodes, self.own_parameters)[1])
+
+    def source(self, candidate: Candidate) -> str:
+        """Render a candidate to the source of ``allocate(model, p)``.
+
+        Raises:
+            TemplateError: The template does not render, or not to Python.
+        """
+        if self.kind == "function":
+            return self.body
+        context: dict[str, Any] = {}
+        for name, tree in self.read(candidate).slots:
+            if isinstance(tree, str):
+                context[name] = tree
+            elif isinstance(tree, Node):
+                context[name] = to_text(tree)
+            else:
+                context[name] = _clauses_for_rendering(tree)
+        try:
+            text = _compiled(self.body).render(context)
+        except Exception as error:  # a template can compute, and fail in any way
+            # jinja2 puts the template's own lines into the traceback, under this name.
+            line = getattr(error, "lineno", None) or line_in(error, "<template>")
+            raise TemplateError(
+                f"the template does not render: {type(error).__name__}: {error}",
+                file=self.file,
+                place=f"line {line}" if line else None,
+            ) from error
+        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+    def level(self, candidate: Candidate) -> int:
+        """Return the lowest information level (an index) the candidate's slots can be read at."""
+        nodes = [node for _, tree in self.read(candidate).slots for node in expressions_of(tree)]
+        return max((required_level(node) for node in nodes), default=0)
+
+
+def check_slot_type(name: str) -> SlotType:
+    """Return the slot type of that name.
+
+    Raises:
+        TemplateError: There is no such type.
+    """
+    types: tuple[SlotType, ...] = get_args(SlotType)
+    for each in types:
+        if each == name:
+            return each
+    raise TemplateError(
+        "unknown slot type", field="type", expected=f"one of {', '.join(get_args(SlotType))}", found=name
+    )
+
+
+def line_in(error: BaseException, file: str) -> int | None:
+    """Return the line of a file in which an error arose: the innermost one of its traceback."""
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == file]
+    return lines[-1] if lines else None
+
+
+def compile_rule(source: str, file: str = "<rule>") -> Rule:
+    """Execute a rule's source and return its function ``allocate``.
+
+    Raises:
+        TemplateError: The source is no Python, fails when executed, or defines no ``allocate``.
+    """
+    namespace: dict[str, Any] = {"np": np, "__name__": "evolve_rule", "__file__": file}
+    try:
+        code = compile(source, file, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        text = error.text.strip() if error.text else None
+        place = f"line {error.lineno}" if error.lineno else None
+        raise TemplateError(f"not Python: {error.msg}", file=file, place=place, found=text) from error
+    except ValueError as error:
+        raise TemplateError(f"not Python: {error}", file=file) from error
+    try:
+        exec(code, namespace)  # noqa: S102 - running rules is what we do
+    except (Exception, SystemExit) as error:
+        line = line_in(error, file)
+        raise TemplateError(
+            f"fails when loaded: {type(error).__name__}: {error}",
+            file=file,
+            place=f"line {line}" if line else None,
+        ) from error
+    rule = namespace.get("allocate")
+    if not callable(rule):
+        raise TemplateError("defines no rule", file=file, expected="a function allocate(model, p)")
+    allocate: Rule = rule
+    return allocate
+
+
+@cache
+def complexity(source: str) -> int:
+    """Count the nodes of the syntax tree of ``allocate``, without docstring, annotations and decorators."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.name == "allocate":
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            return sum(1 for statement in body for _ in ast.walk(statement))
+    return 0
