@@ -20,6 +20,7 @@ IndexArray = NDArray[np.intp]
 _HOPELESS = 800.0  # exp(-800) = 0: stands for the infinite loss of a layer that retains nothing
 _STEEP = 1e200  # slopes beyond are as good as infinite, and would turn into nan
 
+
 def uniform(
     num_params: ArrayLike, bits: ArrayLike, sensitivity: ArrayLike, threshold: float = THRESHOLD
 ) -> Allocation:

@@ -6,14 +6,15 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from evolve.errors import ProfileError
+from evolve.formats import PrecisionFormat
 from evolve.profiles import ModelProfile, load_profile, save_profile
-from evolve.synthetic import FAMILIES, generate
+from evolve.synthetic import FAMILIES, PUBLISHED_FORMATS, generate
 
 SPLITS = ("train", "valid", "test")
 DEFAULT_DATASET = "reference"
@@ -201,12 +202,34 @@ def _generate_suite(suite: str, seed_text: str | None) -> Dataset:
     if suite == "suite-shift":
         seen = tuple(family for family in FAMILIES if family not in UNSEEN_FAMILIES)
         families = {"train": seen, "valid": seen, "test": UNSEEN_FAMILIES}
+    name = suite if seed_text is None else f"{suite}:{seed}"
+    return generate_dataset(name, _SUITE_SIZES, seed, families)
+
+
+def generate_dataset(
+    name: str,
+    sizes: Mapping[str, int],
+    seed: int,
+    families: Mapping[str, Sequence[str]],
+    formats: Sequence[PrecisionFormat] = PUBLISHED_FORMATS,
+) -> Dataset:
+    """Generate synthetic models for every split.
+
+    Args:
+        name: What reports call the data set.
+        sizes: Models of each split.
+        seed: A whole number, at least 0.
+        families: For each split, names in `synthetic.FAMILIES`.
+        formats: K formats by non-decreasing bits.
+
+    Raises:
+        ProfileError: A family is unknown, or there is no model at all.
+    """
     profiles: dict[str, tuple[ModelProfile, ...]] = {}
     start = 0
-    for split, size in _SUITE_SIZES.items():
-        profiles[split] = generate(size, seed, families[split], start=start)
-        start += size
-    name = suite if seed_text is None else f"{suite}:{seed}"
+    for split in SPLITS:
+        profiles[split] = generate(sizes[split], seed, families[split], tuple(formats), start)
+        start += sizes[split]
     return Dataset(name, profiles["train"], profiles["valid"], profiles["test"], "generated")
 
 

@@ -7,19 +7,14 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-import numpy as np
-
-from evolve.candidates import Candidate, Evaluation, Offspring, Scored
-from evolve.evaluation import Failure, ModelScores, SearchArena, Task
-from evolve.executors import Executor, make_executor
+from evolve.batches import evaluate_candidates
+from evolve.candidates import Offspring, Scored
+from evolve.executors import make_executor
 from evolve.search import make_strategy
 from evolve.search.base import rank_key
 from evolve.setup import Setup
 from evolve.store import RunStore, scored_to_json
-from evolve.templates import Template, complexity
 
-#: Parameter vectors of one task; fixed, so that no number of workers changes what is computed together.
-_TASK_SIZE = 256
 #: The champion is the best on valid among so many of the best on train.
 FINALISTS = 10
 
@@ -49,40 +44,6 @@ class GenerationSummary:
     duplicates: int
     failures: int
     total: int
-
-
-def evaluate_candidates(
-    candidates: Sequence[Candidate], templates: Mapping[str, Template], arena: SearchArena, executor: Executor
-) -> list[Evaluation]:
-    """Evaluate candidates, those of one source together; results in the order of the candidates."""
-    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    sources = []
-    for index, candidate in enumerate(candidates):
-        source = templates[candidate.template].source(candidate)
-        sources.append(source)
-        groups.setdefault((source, tuple(name for name, _ in candidate.parameters)), []).append(index)
-    tasks, members = [], []
-    for (source, names), indices in groups.items():
-        for start in range(0, len(indices), _TASK_SIZE):
-            part = indices[start : start + _TASK_SIZE]
-            rows = [[value for _, value in candidates[index].parameters] for index in part]
-            file = templates[candidates[part[0]].template].file
-            tasks.append(
-                Task(source, file, names, np.array(rows, dtype=np.float64).reshape(len(part), len(names)))
-            )
-            members.append(part)
-    evaluations: dict[int, Evaluation] = {}
-    for part, results in zip(members, executor.map(tasks), strict=True):
-        for index, result in zip(part, results, strict=True):
-            evaluations[index] = _evaluation(result, complexity(sources[index]), arena)
-    return [evaluations[index] for index in range(len(candidates))]
-
-
-def _evaluation(result: ModelScores | Failure, size: int, arena: SearchArena) -> Evaluation:
-    if isinstance(result, Failure):
-        return Evaluation("failed", result.kind, result.reason, complexity=size)
-    train, valid = arena.summaries(result)
-    return Evaluation("ok", "", "", train, valid, size)
 
 
 def choose_champion(scored: Iterable[Scored]) -> Scored | None:

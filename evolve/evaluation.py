@@ -6,6 +6,7 @@ with a reason, and costs no other candidate anything.
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,26 @@ class Arena:
         for start in range(0, len(task.values), self._chunk):
             results += self._evaluate_chunk(rule, task.names, task.values[start : start + self._chunk])
         return results
+
+    def behaviours(self, task: Task) -> list[str]:
+        """Fingerprint what P parameter vectors of one source allocate, without scoring it.
+
+        Returns:
+            P texts, equal where the allocations of all models are equal, or where the rules
+            fail for the same reason.
+        """
+        try:
+            rule = compile_rule(task.source, task.file or "<rule>")
+        except TemplateError as error:
+            return [str(error)] * len(task.values)
+        digests = [hashlib.blake2b(digest_size=12) for _ in task.values]
+        for _, stack in self._groups:
+            choices = allocate(rule, stack.view, task.names, task.values)
+            if isinstance(choices, Failure):
+                return [choices.reason] * len(task.values)
+            for digest, row in zip(digests, choices, strict=True):
+                digest.update(row)
+        return [digest.hexdigest() for digest in digests]
 
     @property
     def _chunk(self) -> int:

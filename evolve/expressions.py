@@ -54,6 +54,8 @@ _ARITHMETIC: Mapping[str, type[ast.operator]] = {
     "multiply": ast.Mult,
     "divide": ast.Div,
 }
+#: Operations that Python writes as operators, which bind more or less tightly.
+OPERATORS = frozenset((*_COMPARISONS, *_LOGICAL, *_ARITHMETIC, "not"))
 _FUNCTIONS = ("log", "sqrt", "exp")
 #: Reductions of a score over a model's layers, and rankings within it: methods of the view.
 _METHODS = ("total", "mean", "largest", "rank")
@@ -202,10 +204,11 @@ def parse(text: str, expected: Type, parameters: Mapping[str, float]) -> Node:
             an unknown parameter, or has another type.
     """
     try:
-        tree = _parsed(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        node = _from_ast(_parsed(text), parameters, text)
+    except (SyntaxError, ValueError) as error:
         raise TemplateError("not a Python expression", expected=f"a {expected}", found=text) from error
-    node = _from_ast(tree, parameters, text)
+    except (RecursionError, MemoryError) as error:
+        raise TemplateError("nested too deeply", expected=f"a {expected}", found=text) from error
     if node.type != expected:
         raise TemplateError(f"this expression is a {node.type}", expected=f"a {expected}", found=text)
     return node

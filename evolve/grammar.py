@@ -130,7 +130,7 @@ class Vocabulary:
     @staticmethod
     def random_types() -> Node:
         """Draw a test of one or two layer types."""
-        count = 1 if random.random() < 0.7 else 2
+        count = 1 if random.random() < 0.8 else 2
         chosen = random.sample(LAYER_TYPES, count)
         return Node("is_type", value=tuple(sorted(chosen, key=LAYER_TYPES.index)))
 
@@ -157,11 +157,11 @@ class Vocabulary:
         return self.random_number(None)
 
     def _random_mask(self, depth: int) -> Node:
-        if depth > 0 and random.random() < 0.25:
+        if depth > 0 and random.random() < 0.2:
             operation = random.choice(("and", "or", "or", "not"))
             count = 1 if operation == "not" else 2
             return Node(operation, tuple(self._random_mask(depth - 1) for _ in range(count)))
-        if random.random() < 0.4:
+        if random.random() < 0.5:
             return self.random_types()
         quantity = self._random_score(depth - 1)
         return Node(random.choice(("less", "greater")), (quantity, self.random_number(quantity)))

@@ -59,6 +59,11 @@ def heuristic(
     """
     if role not in ROLES:
         raise PluginError("bad heuristic", field="role", expected=f"one of {', '.join(ROLES)}", found=role)
+    for each in parameters:
+        if not isinstance(each, Parameter):
+            raise PluginError(
+                "bad heuristic", field="parameters", expected="linear(...) or log(...)", found=each
+            )
     names = [each.name for each in parameters]
     if len(set(names)) != len(names):
         raise PluginError("two parameters have one name", field="parameters", found=names)

@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from evolve.allocators import IndexArray, LagrangianPath, lagrangian_path, log_loss
 from evolve.scoring import ROUNDING, THRESHOLD, FloatArray, check_tables, score
 
-STATE_LIMIT = 20_000
+STATE_LIMIT = 10_000
 """Partial sums kept at most; those with the worst bounds go first, and widen the gap."""
 
 _EXACT = 1e-12  # relative improvement of a value that is not worth a search
@@ -117,7 +117,8 @@ def optimum(
     fitness = float(scores.fitness[0])
     upper_bound = fitness
     if bound < np.inf:  # the threshold can be reached; an allocation below has at most 0.1 τ
-        upper_bound = max(fitness, float(32 * params.sum() / bound), 0.1 * threshold)
+        upper_bound = max(float(32 * params.sum() / bound), 0.1 * threshold)
+        upper_bound = fitness if upper_bound <= fitness * (1 + 2 * _EXACT) else upper_bound
     retention = float(scores.accuracy_retention[0])
     return Optimum(fitness, upper_bound, allocation, float(scores.compression_ratio[0]), retention)
 
@@ -169,7 +170,9 @@ def minimise_cost(
     choice, bound = _solve(problem, state_limit)
     total_cost, total_loss = problem.totals(choice)
     if bound == np.inf:
-        raise ValueError(f"budget: expected at least {total_loss}, which nothing undercuts, found {loss_budget}")
+        raise ValueError(
+            f"budget: expected at least {total_loss}, which nothing undercuts, found {loss_budget}"
+        )
     return Solution(total_cost, total_loss, bound, choice[groups].astype(np.uint8))
 
 
@@ -190,7 +193,7 @@ def minimise_loss(
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """Costs and losses (L, K), the limit of the total loss, and the reward g."""
+    """Costs and losses, both (L, K), the limit of the total loss, and the reward g."""
 
     cost: FloatArray
     loss: FloatArray
@@ -203,29 +206,189 @@ class _Problem:
         return float(self.cost[rows, choice].sum()), float(self.loss[rows, choice].sum())
 
     def values(self, costs: FloatArray, losses: FloatArray) -> FloatArray:
-        """Return the values of total costs and losses of any shape, infinite beyond the limit."""
+        """Return the values of total costs and losses of one shape, infinite beyond the limit."""
         reward = self.reward(np.minimum(losses, self.limit))
         return np.where(losses <= self.limit, costs / reward, np.inf)
 
+    def value(self, choice: IndexArray) -> float:
+        """Return the value of an allocation, (L,)."""
+        return float(self.values(*map(np.asarray, self.totals(choice))))
+
 
 def _solve(problem: _Problem, state_limit: int) -> tuple[IndexArray, float]:
-    """Return the best allocation, and a lower bound on its value: infinite where the limit is out of reach."""
+    """Return the best allocation, (L,), and a lower bound on all values.
+
+    Where the limit is out of reach, these are the allocation of the least loss and infinity.
+    """
     path = lagrangian_path(problem.cost, problem.loss)
     values = problem.values(path.costs, path.losses)
     if values[0] == np.inf:
         return path.start, np.inf
     best = path.vertex(int(values.argmin()))
-    value = float(values.min())
-    within = int(np.flatnonzero(values < np.inf)[-1])
-    if within == len(path.slopes):
-        return best, value
-    best = _improve_single_layers(problem, best)
-    bound = -np.inf
-    states = min(_NARROW, state_limit)
+    last = int(np.flatnonzero(values < np.inf)[-1])
+    if last == len(path.slopes):
+        return best, float(values.min())
+    bound = problem.cost.min(axis=1).sum() / problem.reward(path.losses[:1])[0]
+    max_states = min(_NARROW, state_limit)
     while True:
-        sweep = _Sweep(problem, path, float(path.slopes[within]), best, states)
-        best = sweep.run()
-        bound = max(bound, sweep.bound)
-        if bound >= sweep.target or states >= state_limit:
-            return best, bound
-        states = min(10 * states, state_limit)
+        sweep = _Sweep(problem, path, float(path.slopes[last]), best, max_states)
+        sweep.run()
+        best, bound = sweep.best, max(bound, min(sweep.value, sweep.dropped))
+        if bound >= sweep.value or max_states >= state_limit:
+            return best, float(bound)
+        max_states = min(10 * max_states, state_limit)
+
+
+class _Sweep:
+    """One dynamic program over the layers.
+
+    Args:
+        problem: The problem.
+        path: Its Lagrangian path.
+        price: Slope of the path at the limit, σ.
+        best: The best allocation known, (L,).
+        max_states: Partial sums kept at most.
+
+    Attributes:
+        best: The best allocation known, now or once run.
+        value: Its value.
+        dropped: A lower bound on the values of all that was dropped for lack of space.
+    """
+
+    def __init__(
+        self, problem: _Problem, path: LagrangianPath, price: float, best: IndexArray, max_states: int
+    ) -> None:
+        self.problem, self.path, self.price, self.max_states = problem, path, price, max_states
+        self.best, self.value, self.dropped = best, problem.value(best), np.inf
+        self._final_reward = float(problem.reward(np.array([problem.limit]))[0])
+        cost, loss = problem.cost, problem.loss
+        priced = cost + price * loss
+        least = priced.min(axis=1)
+        self._rounding = 1e-13 * float(np.abs(least).sum() + abs(price * problem.limit))
+        regret = priced - least[:, None]
+        self._alive = (regret < self._ceiling() - least.sum()) & ~_dominated(cost, loss)
+        # Layers with a single option left need no search; of the others, the clearest cases come first.
+        self._settled = self._alive.sum(axis=1) == 1
+        open_layers = np.flatnonzero(~self._settled)
+        second = np.sort(np.where(self._alive, regret, np.inf), axis=1)[:, :2].max(axis=1)
+        self._order = order = open_layers[np.argsort(-second[open_layers], kind="stable")]
+        self._start = np.where(self._settled, self._alive.argmax(axis=1), path.start)
+        rows = np.flatnonzero(self._settled)
+        self._costs = cost[rows, self._start[rows]].sum(keepdims=True)
+        self._losses = loss[rows, self._start[rows]].sum(keepdims=True)
+        # What the layers after each position of the order add: at least, and at the start of the path.
+        self._least_priced = _sums_of_rest(least[order])
+        self._least_loss = _sums_of_rest(np.where(self._alive, loss, np.inf).min(axis=1)[order])
+        self._start_cost = _sums_of_rest(cost[order, path.start[order]])
+        self._start_loss = _sums_of_rest(loss[order, path.start[order]])
+        self._steps = ~self._settled[path.layers]  # those of the path in layers still undecided
+        self._history: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
+
+    def run(self) -> None:
+        """Decide layer after layer."""
+        if not self._alive.any(axis=1).all():
+            return
+        for position, layer in enumerate(self._order, start=1):
+            self._branch(position, int(layer))
+            if not len(self._costs):
+                return
+            self._complete(position)
+
+    def _ceiling(self) -> float:
+        """Return v·g(limit) + σ·limit, which an improvement stays below."""
+        target = self.value - _EXACT * abs(self.value)
+        return target * self._final_reward + self.price * self.problem.limit + self._rounding
+
+    def _branch(self, position: int, layer: int) -> None:
+        """Extend the partial sums by each option of one more layer, and keep those that matter."""
+        options = np.flatnonzero(self._alive[layer])
+        parents = len(self._costs)
+        costs = np.add.outer(self.problem.cost[layer, options], self._costs).ravel()
+        losses = np.add.outer(self.problem.loss[layer, options], self._losses).ravel()
+        bounds = costs + self.price * losses + self._least_priced[position]
+        within = losses <= self.problem.limit - self._least_loss[position]
+        kept = np.flatnonzero(within & (bounds < self._ceiling()))
+        kept = kept[_pareto_front(costs[kept], losses[kept])]
+        if len(kept) > self.max_states:
+            ranked = np.argpartition(bounds[kept], self.max_states)
+            best_dropped = float(bounds[kept[ranked[self.max_states :]]].min())
+            bound = (best_dropped - self.price * self.problem.limit) / self._final_reward
+            self.dropped = min(self.dropped, bound)
+            kept = kept[np.sort(ranked[: self.max_states])]
+        self._costs, self._losses = costs[kept], losses[kept]
+        self._history.append(((kept % parents).astype(np.int32), options[kept // parents].astype(np.uint8)))
+
+    def _complete(self, position: int) -> None:
+        """Complete each partial sum by the last vertex of the undecided layers' path within the limit."""
+        path, problem = self.path, self.problem
+        self._steps &= path.layers != self._order[position - 1]
+        costs = np.cumsum(np.append(self._start_cost[position], -path.saved[self._steps]))
+        losses = np.cumsum(np.append(self._start_loss[position], path.added[self._steps]))
+        vertex = np.searchsorted(losses, problem.limit - self._losses, side="right") - 1
+        values = problem.values(self._costs + costs[vertex], self._losses + losses[vertex])
+        state = int(np.where(vertex < 0, np.inf, values).argmin())
+        if values[state] >= self.value - _EXACT * abs(self.value):
+            return
+        completed = self._start.copy()
+        taken = np.flatnonzero(self._steps)[: vertex[state]]
+        completed[path.layers[taken]] = path.options[taken]
+        for layer, (parents, options) in zip(self._order[:position][::-1], self._history[::-1], strict=True):
+            completed[layer] = options[state]
+            state = parents[state]
+        value = problem.value(completed)
+        if value < self.value:
+            self.best, self.value = completed, value
+
+
+def _sums_of_rest(array: FloatArray) -> FloatArray:
+    """Return the sums over all later entries: ``array[i:].sum()`` for i from 0 to its length."""
+    return np.append(np.cumsum(array[::-1])[::-1], 0.0)
+
+
+def _dominated(cost: FloatArray, loss: FloatArray) -> NDArray[np.bool_]:
+    """Return which options another one of the same layer makes useless, (L, K)."""
+    useless = np.zeros(cost.shape, dtype=bool)
+    for option in range(cost.shape[1]):
+        dearer, worse = cost - cost[:, [option]], loss - loss[:, [option]]
+        strictly = (dearer > 0) | (worse > 0) | (np.arange(cost.shape[1]) > option)
+        useless |= (dearer >= 0) & (worse >= 0) & strictly
+    return useless
+
+
+def _pareto_front(costs: FloatArray, losses: FloatArray) -> IndexArray:
+    """Return the indices of the pairs that no other pair dominates, by increasing cost."""
+    order = np.argsort(costs, kind="stable")
+    ordered = losses[order]
+    order = order[ordered < np.append(np.inf, np.minimum.accumulate(ordered)[:-1])]
+    last_of_its_cost = np.append(np.diff(costs[order]) > 0, True)[: len(order)]
+    front: IndexArray = order[last_of_its_cost]
+    return front
+
+
+def _group(tied_layers: Sequence[Sequence[int]], num_layers: int) -> IndexArray:
+    """Return for each layer the group it belongs to, (L,)."""
+    leaders = np.arange(num_layers)
+    for tied in tied_layers:
+        for layer in tied:
+            if not 0 <= layer < num_layers or leaders[layer] != layer or layer in leaders[layer + 1 :]:
+                raise ValueError(
+                    f"tied_layers: expected each of 0 to {num_layers - 1} at most once, found {layer}"
+                )
+        leaders[list(tied)] = min(tied)
+    groups: IndexArray = np.unique(leaders, return_inverse=True)[1]
+    return groups
+
+
+def _sum_groups(array: FloatArray, groups: IndexArray) -> FloatArray:
+    """Return the sums of the rows of each group."""
+    sums = np.zeros((groups.max() + 1, array.shape[1]))
+    np.add.at(sums, groups, array)
+    return sums
+
+
+def _check_matrix(name: str, array: ArrayLike) -> FloatArray:
+    """Return the argument as a float64 matrix, (L, K)."""
+    matrix = np.asarray(array, dtype=np.float64)
+    if matrix.ndim != 2 or not matrix.size or matrix.shape[1] > 256 or not np.isfinite(matrix).all():
+        raise ValueError(f"{name}: expected finite numbers of shape (L, K), found shape {matrix.shape}")
+    return matrix

@@ -64,6 +64,18 @@ def check_plugin(heuristic: Heuristic, datasets: Iterable[Dataset]) -> tuple[str
 
 
 @dataclass(frozen=True)
+class _Fault:
+    """Why there is no allocation: faults of one kind in one place are the same fault."""
+
+    place: str
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class _Subject:
     """A rule under test.
 
@@ -93,8 +105,8 @@ class _Subject:
         """(1, F) the values the plugin gives its parameters."""
         return np.array([[each.default for each in self.parameters]])
 
-    def allocate(self, view: ModelView, values: FloatArray) -> ChoiceArray | str:
-        """Return (P, N) format indices, or the problem with its place."""
+    def allocate(self, view: ModelView, values: FloatArray) -> ChoiceArray | _Fault:
+        """Return (P, N) format indices, or why there are none."""
         caught: list[BaseException] = []
 
         def rule(model: ModelView, p: ParameterValues) -> npt.NDArray[Any]:
@@ -108,7 +120,7 @@ class _Subject:
         if not isinstance(found, Failure):
             return found
         line = line_in(caught[0], self.file) if caught else None
-        return f"{self.at(line or self.last_return)}: {found.reason}"
+        return _Fault(self.at(line or self.last_return), found.kind, found.reason)
 
     def at(self, line: int | None) -> str:
         """Return the file and the place in it, for the start of a message."""
@@ -136,28 +148,34 @@ def _check_each_model(
     subject: _Subject, profiles: Sequence[ModelProfile]
 ) -> tuple[tuple[str, ...], list[ChoiceArray]]:
     """Run the rule on each model by itself, twice; returns the problems and the allocations."""
-    names: dict[str, list[str]] = {}
+    faults: dict[tuple[str, str], list[str]] = {}
     allocations = []
     for profile in profiles:
-        view = ModelView([profile])
-        first, again = (subject.allocate(view, subject.defaults) for _ in range(2))
-        if isinstance(first, str):
-            names.setdefault(first, []).append(profile.name)
-        elif isinstance(again, str):
-            names.setdefault(f"{again} (when called again)", []).append(profile.name)
-        elif not np.array_equal(first, again):
-            problem = f"{subject.at(subject.last_return)}: gives another allocation when called again"
-            names.setdefault(problem, []).append(profile.name)
-        else:
-            allocations.append(first)
-        if any("took longer" in problem for problem in names):
+        found = _allocate_twice(subject, ModelView([profile]))
+        if not isinstance(found, _Fault):
+            allocations.append(found)
+            continue
+        faults.setdefault((found.place, found.kind), []).append(f"{found} (model {profile.name}")
+        if "took longer" in found.reason:
             break
-    problems = tuple(f"{problem} ({_models(each)})" for problem, each in names.items())
+    # What is said of the first model stands for the others, where sizes and names differ.
+    problems = tuple(
+        f"{said[0]} and {len(said) - 1} more)" if len(said) > 1 else f"{said[0]})" for said in faults.values()
+    )
     return problems, allocations
 
 
-def _models(names: Sequence[str]) -> str:
-    return f"model {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+def _allocate_twice(subject: _Subject, view: ModelView) -> ChoiceArray | _Fault:
+    first = subject.allocate(view, subject.defaults)
+    if isinstance(first, _Fault):
+        return first
+    again = subject.allocate(view, subject.defaults)
+    if isinstance(again, _Fault):
+        return _Fault(again.place, again.kind, f"{again.reason} (when called again)")
+    if not np.array_equal(first, again):
+        reason = "gives another allocation when called again"
+        return _Fault(subject.at(subject.last_return), "differs", reason)
+    return first
 
 
 def _same_formats(profiles: Sequence[ModelProfile]) -> list[list[int]]:
@@ -177,7 +195,7 @@ def _check_stacked(
         beside = members if len(members) > 1 else members * 2
         view = ModelView([profiles[index] for index in beside])
         together = subject.allocate(view, subject.defaults)
-        if isinstance(together, str):
+        if isinstance(together, _Fault):
             return (f"{together} (several models side by side)",)
         if not np.array_equal(together, np.concatenate([alone[index] for index in beside], axis=1)):
             return (
@@ -203,14 +221,18 @@ def _check_parameters(subject: _Subject, profiles: Sequence[ModelProfile]) -> tu
     for members in _same_formats(profiles):
         view = ModelView([profiles[index] for index in members])
         alone = [subject.allocate(view, row[None]) for row in rows]
-        failed = [(row, each) for row, each in zip(rows, alone, strict=True) if isinstance(each, str)]
-        problems |= dict.fromkeys(f"{each} (with {_difference(subject, row)})" for row, each in failed)
-        if failed:
+        good = [each for each in alone if not isinstance(each, _Fault)]
+        if len(good) < len(rows):
+            problems |= {
+                f"{each} (with {_difference(subject, row)})": None
+                for row, each in zip(rows, alone, strict=True)
+                if isinstance(each, _Fault)
+            }
             continue
-        expected = np.concatenate([each for each in alone if not isinstance(each, str)])
+        expected = np.concatenate(good)
         together = subject.allocate(view, np.array(rows))
         problem = None
-        if isinstance(together, str):
+        if isinstance(together, _Fault):
             problem = f"{together} (several parameter vectors in one call, each p.name of shape (P, 1))"
         elif not np.array_equal(together, expected):
             where = subject.at(subject.last_return)

@@ -107,8 +107,9 @@ def _place_of(text: str, error: InputError) -> str:
     patterns = []
     if isinstance(error.found, str):
         # TOML strings in double quotes escape those inside.
-        forms = (error.found, error.found.replace('"', '\\"'))
-        patterns += [rf"(?<!\w){re.escape(form)}(?!\w)" for form in forms]
+        forms = [re.escape(form) for form in (error.found, error.found.replace('"', '\\"'))]
+        patterns += [rf"[\"']{form}[\"']" for form in forms]
+        patterns += [rf"(?<!\w){form}(?!\w)" for form in forms]
     for name in (error.place, error.field):
         if name:
             # As a key, ``name =`` or ``[table.name]``.

@@ -8,9 +8,10 @@ Shapes, here and wherever scores are made:
 - M: models of a stack, side by side as segments of one choice matrix
 - N: layers of all models of a stack together
 
-`score_loop` is the definition, in plain Python. `score` and `ScoreTable` compute the same
-much faster: in log space, several layers packed into one code, both sums in one look-up.
-The score of an allocation does not depend on the others it is scored with, to the last bit.
+`score_loop` is the definition, in plain Python. `score` and `ScoreTable` compute the same much
+faster: in log space, several layers packed into one code, both sums in one look-up. Table entries
+are rounded so that their sums are exact: an allocation has the same score, to the last bit, alone,
+in any population and (where more than a millionth of the accuracy is retained) in any stack.
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ THRESHOLD = 0.95
 ROUNDING = 1e-12
 """Relative distance below the threshold that still counts as reaching it.
 
-A product over layers is only known up to rounding, and its last bits depend on the order of
-the factors. Without this margin an allocation that sits exactly on the threshold would score
-4.0 or 0.095 depending on how it was summed.
+A product over layers is known up to rounding only. Without this margin an allocation exactly on the
+threshold would be above the cliff or below it depending on how its product is computed.
 """
 
 _REFERENCE_BITS = 32.0
@@ -40,6 +40,7 @@ _BELOW_THRESHOLD = 0.1
 _WORD = 8  # layers in one 64-bit word of choices
 _TABLE_BYTES = 1 << 21  # a larger table leaves the cache: packing more layers then costs time
 _CHUNK_CHOICES = 1 << 18  # choices scored at a time, so that the buffers stay in the cache
+_LOG_UNIT = 2.0**-49  # log retentions are multiples of it: sums down to -16 are exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +79,7 @@ def cliff_fitness(
     Raises:
         ValueError: The threshold is outside [0, 1).
     """
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold: expected a number in [0, 1), found {threshold!r}")
+    _require(0 <= threshold < 1, "threshold", "a number in [0, 1)", threshold)
     compression = np.asarray(compression_ratio, dtype=np.float64)
     retention = np.asarray(accuracy_retention, dtype=np.float64)
     above = compression * (1 + (retention - threshold) / (1 - threshold))
@@ -160,13 +160,15 @@ def prepare(
     sizes = np.diff(bounds)
     padded = np.concatenate([[0], np.cumsum(-(-sizes // _WORD) * _WORD)])
     total_params = np.add.reduceat(params, bounds[:-1])
-    if not total_params.all():
-        raise ValueError("num_params: expected at least one weight in each model, found none")
+    _require(bool(total_params.all()), "num_params", "at least one weight in each model", total_params)
 
-    with np.errstate(divide="ignore"):  # a sensitivity of 1 retains nothing: log 0 = -inf
-        pairs = params[:, None] * widths + 1j * np.log1p(-losses)
+    # Multiples of the spacing of floats at the largest sum add up exactly.
+    unit = np.repeat(np.spacing(total_params * widths.max()), sizes)[:, None]
     layers = np.zeros((padded[-1], len(widths)), dtype=np.complex128)
-    layers[np.arange(len(params)) + np.repeat(padded[:-1] - bounds[:-1], sizes)] = pairs
+    rows = np.arange(len(params)) + np.repeat(padded[:-1] - bounds[:-1], sizes)
+    layers.real[rows] = np.rint(params[:, None] * widths / unit) * unit
+    with np.errstate(divide="ignore"):  # a sensitivity of 1 retains nothing: log 0 = -inf
+        layers.imag[rows] = np.rint(np.log1p(-losses) / _LOG_UNIT) * _LOG_UNIT
     group_size = _choose_group_size(len(layers), len(widths))
     groups = layers.reshape(-1, group_size, len(widths))
     packed = groups[:, 0]
@@ -188,17 +190,16 @@ def prepare(
 class ScoreTable:
     """All that scoring needs of a model or a stack of models; made by `prepare`.
 
-    Consecutive layers are packed in groups of ``group_size``; the choices of a group, read as
-    digits in base K, are one code. For each group and code the table holds one complex number:
-    its real part is the bits of these layers, its imaginary part their log retention.
-    A model's layers are padded with layers of zero bits and loss up to whole 64-bit words.
+    A group's choices, read as digits in base K, are one code. For each group and code the table has
+    one complex number: bits of these layers + i · their log retention. The layers of each model are
+    padded to whole 64-bit words, by layers of no bits and no loss.
 
     Attributes:
         num_formats: K.
         offsets: Where each model's layers begin in the choices, (M + 1,).
         stacked: Whether scores have an axis for the models.
         total_params: Weights of each model, (M,).
-        group_size: Layers in one code: 1, 2, 4 or 8.
+        group_size: Consecutive layers in one code: 1, 2, 4 or 8.
         padded_offsets: Where each model's layers begin once padded, (M + 1,).
         sums: Bits and log retention of each group and code, flat.
         first_sums: Where each group's entries begin in ``sums``.
@@ -243,7 +244,7 @@ class ScoreTable:
         """Yield rows of the population with their bits and log retention, (rows, M) complex."""
         num_words, num_groups = int(self.padded_offsets[-1]) // _WORD, len(self.first_sums)
         chunks = -(-len(population) // max(1, _CHUNK_CHOICES // (_WORD * num_words)))
-        size = -(-len(population) // max(1, chunks))
+        size = max(1, -(-len(population) // max(1, chunks)))
         # One block, because several would be handed back to the system and faulted in at each call.
         block = np.empty((3 * num_groups + num_words, size), dtype="<u8")
         values = block[: 2 * num_groups].reshape(-1).view(np.complex128).reshape(size, num_groups)
@@ -308,46 +309,42 @@ def check_tables(
     params = np.asarray(num_params, dtype=np.float64)
     widths = np.asarray(bits, dtype=np.float64)
     losses = np.asarray(sensitivity, dtype=np.float64)
-    if params.ndim != 1 or not len(params):
-        raise ValueError(f"num_params: expected shape (L,) with L ≥ 1, found {params.shape}")
-    if widths.ndim != 1 or not 1 <= len(widths) <= 256:
-        raise ValueError(f"bits: expected shape (K,) with 1 ≤ K ≤ 256, found {widths.shape}")
-    expected = (len(params), len(widths))
-    if losses.shape != expected:
-        raise ValueError(f"sensitivity: expected shape (L, K) = {expected}, found {losses.shape}")
-    for name, array, valid, meaning in (
+    _require(params.ndim == 1 and params.size > 0, "num_params", "shape (L,) with L ≥ 1", params.shape)
+    _require(
+        widths.ndim == 1 and 1 <= widths.size <= 256, "bits", "shape (K,), K from 1 to 256", widths.shape
+    )
+    shape = (len(params), len(widths))
+    _require(losses.shape == shape, "sensitivity", f"shape (L, K) = {shape}", losses.shape)
+    for name, array, valid, expected in (
         ("num_params", params, np.isfinite(params) & (params >= 0), "finite numbers ≥ 0"),
         ("bits", widths, np.isfinite(widths) & (widths > 0), "finite numbers > 0"),
         ("sensitivity", losses, (losses >= 0) & (losses <= 1), "numbers in [0, 1]"),
     ):
-        if not valid.all():
-            raise ValueError(f"{name}: expected {meaning}, found {array[~valid][0]}")
+        _require(bool(valid.all()), name, expected, array[~valid][:1])
     return params, widths, losses
 
 
 def _check_offsets(offsets: ArrayLike | None, num_layers: int) -> NDArray[np.int64]:
     """Return the offsets of the segments; one segment when there are none."""
-    if offsets is None:
-        return np.array([0, num_layers], dtype=np.int64)
-    bounds = np.asarray(offsets)
-    if bounds.ndim != 1 or len(bounds) < 2 or bounds.dtype.kind not in "iu":
-        raise ValueError(
-            f"offsets: expected integers of shape (M + 1,), found {bounds.dtype} of shape {bounds.shape}"
-        )
-    bounds = bounds.astype(np.int64)
-    if bounds[0] != 0 or bounds[-1] != num_layers or not (np.diff(bounds) > 0).all():
-        raise ValueError(f"offsets: expected 0, strictly increasing, ending at N = {num_layers}, found {bounds}")
-    return bounds
+    bounds = np.array([0, num_layers]) if offsets is None else np.asarray(offsets)
+    fits = bounds.ndim == 1 and bounds.size > 1 and bounds.dtype.kind in "iu"
+    fits = fits and bounds[0] == 0 and bounds[-1] == num_layers and bool((bounds[1:] > bounds[:-1]).all())
+    _require(fits, "offsets", f"integers (M + 1,) that increase from 0 to N = {num_layers}", offsets)
+    return bounds.astype(np.int64)
 
 
 def _check_choices(choices: ArrayLike, num_layers: int, num_formats: int) -> NDArray[Any]:
     """Return the choices as an integer matrix of known formats, (P, L)."""
     population = np.atleast_2d(np.asarray(choices))
-    if population.ndim != 2 or population.shape[1] != num_layers:
-        raise ValueError(f"choices: expected shape (P, L) with L = {num_layers}, found {np.shape(choices)}")
-    if population.dtype.kind not in "iu":
-        raise ValueError(f"choices: expected integers, found {population.dtype}")
+    fits = population.ndim == 2 and population.shape[1] == num_layers
+    _require(fits, "choices", f"shape (P, L) with L = {num_layers}", np.shape(choices))
+    _require(population.dtype.kind in "iu", "choices", "integers", population.dtype)
     for extreme in (population.min(initial=0), population.max(initial=0)):
-        if not 0 <= extreme < num_formats:
-            raise ValueError(f"choices: expected format indices 0 to {num_formats - 1}, found {extreme}")
+        _require(0 <= extreme < num_formats, "choices", f"format indices 0 to {num_formats - 1}", extreme)
     return population
+
+
+def _require(valid: bool, name: str, expected: str, found: object) -> None:
+    """Raise a ValueError that says what an argument should have been, unless it is valid."""
+    if not valid:
+        raise ValueError(f"{name}: expected {expected}, found {found}")

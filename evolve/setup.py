@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from evolve import __version__
+from evolve.batches import fingerprints
 from evolve.candidates import Offspring
 from evolve.configuration import RunConfig
 from evolve.datasets import Dataset, find_dataset
 from evolve.errors import InputError, ProfileError, RunError
-from evolve.evaluation import SearchArena
+from evolve.evaluation import Arena, SearchArena
 from evolve.grammar import vocabulary
 from evolve.plugin_files import general_templates
 from evolve.plugins import Catalogue, load_catalogue
 from evolve.search.base import OPERATORS, Problem
 from evolve.templates import Template
 
+#: Rules that allocate alike on so many train models count as alike.
+_PROBES = 4
 #: What resolving adds to a configuration.
 _RESOLVED = ("seeds", "hashes", "version")
 
@@ -88,6 +92,7 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
         vocabulary(tuple(everywhere), config.signals),
         config.population,
         config.seed,
+        partial(fingerprints, templates=templates, probe=Arena(dataset.train[:_PROBES], config.signals)),
         {name: float(config.operators.get(name, 0.0)) for name in OPERATORS},
     )
     return Setup(config, dataset, catalogue, problem, SearchArena(dataset, config.signals))

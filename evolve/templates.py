@@ -25,7 +25,7 @@ import numpy as np
 
 from evolve.candidates import Candidate, SlotContent
 from evolve.errors import TemplateError
-from evolve.expressions import Node, is_format_name, name_numbers, parse, required_level, to_text
+from evolve.expressions import OPERATORS, Node, is_format_name, name_numbers, parse, required_level, to_text
 from evolve.heuristics import Rule
 from evolve.parameters import Parameter
 
@@ -133,8 +133,26 @@ def _clauses_for_rendering(clauses: tuple[tuple[Node, str], ...]) -> list[dict[s
             count += 1
             name = f"{label}_{count}"
         names.add(name)
-        rendered.append({"name": name, "mask": to_text(mask), "format": format_name})
+        rendered.append({"name": name, "mask": _marked(mask), "format": format_name})
     return rendered
+
+
+def _marked(node: Node) -> str:
+    """Print an expression, between marks if its surroundings might take it apart."""
+    return f"\0{to_text(node)}\1" if node.operation in OPERATORS else to_text(node)
+
+
+def _with_parentheses(rendered: str) -> str:
+    """Replace the marks by parentheses, or by nothing where an expression stands by itself."""
+
+    def replaced(match: re.Match[str]) -> str:
+        before, text, after = match[1] or "", match[2], match[3]
+        alone = before and after is not None
+        return f"{before}{text}{after}" if alone else f"{before}({text}){after or ''}"
+
+    return re.sub(
+        r"((?<![=<>!])= |return |\(|, )?\x00(.*?)\x01($|\)|,)?", replaced, rendered, flags=re.MULTILINE
+    )
 
 
 @dataclass(frozen=True)
@@ -238,7 +256,7 @@ class Template:
             if isinstance(tree, str):
                 context[name] = tree
             elif isinstance(tree, Node):
-                context[name] = to_text(tree)
+                context[name] = _marked(tree)
             else:
                 context[name] = _clauses_for_rendering(tree)
         try:
@@ -251,7 +269,7 @@ class Template:
                 file=self.file,
                 place=f"line {line}" if line else None,
             ) from error
-        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+        return re.sub(r"\n{3,}", "\n\n", _with_parentheses(text)).strip() + "\n"
 
     def level(self, candidate: Candidate) -> int:
         """Return the lowest information level (an index) the candidate's slots can be read at."""

@@ -89,11 +89,12 @@ def mutate_structure(candidate: Candidate, template: Template, words: Vocabulary
         fresh = mutate_expression(tree, words)
         change = f"{name}: new expression"
     else:
-        fresh, change = _mutate_clauses(tree, words)
+        named = [each for _, content in genome.slots for each in formats_of(content)]
+        fresh, change = _mutate_clauses(tree, named, words)
     return template.write(_replace_slot(genome, name, fresh)), change
 
 
-def _mutate_clauses(clauses: Clauses, words: Vocabulary) -> tuple[Clauses, str]:
+def _mutate_clauses(clauses: Clauses, formats: list[str], words: Vocabulary) -> tuple[Clauses, str]:
     listed = list(clauses)
     moves = ["add"] * 3 if len(listed) < MAX_CLAUSES else []
     if listed:
@@ -103,7 +104,9 @@ def _mutate_clauses(clauses: Clauses, words: Vocabulary) -> tuple[Clauses, str]:
     move = random.choice(moves)
     if move == "add":
         place = random.randint(0, len(listed))
-        listed.insert(place, (words.random_expression("mask", 1), words.random_format()))
+        # A format near one that the rule gives already: far ones mostly break the model.
+        name = words.near_format(random.choice(formats)) if formats else words.random_format()
+        listed.insert(place, (words.random_expression("mask", 1), name))
         return tuple(listed), f"clause {place + 1} added"
     place = random.randrange(len(listed))
     mask, name = listed[place]
@@ -114,7 +117,9 @@ def _mutate_clauses(clauses: Clauses, words: Vocabulary) -> tuple[Clauses, str]:
         listed[place] = (mask, words.near_format(name))
         return tuple(listed), f"clause {place + 1}: {name} → {listed[place][1]}"
     if move == "mask":
-        listed[place] = (mutate_expression(mask, words), name)
+        fresh = random.random() < 0.5
+        changed = words.random_expression("mask", 1) if fresh else mutate_expression(mask, words)
+        listed[place] = (changed, name)
         return tuple(listed), f"clause {place + 1}: new mask"
     other = random.choice([each for each in range(len(listed)) if each != place])
     listed[place], listed[other] = listed[other], listed[place]

@@ -242,9 +242,9 @@ class ModelView:
         )
         order = np.broadcast_to(order, weighed.shape)
         running = np.take_along_axis(weighed, order, axis=-1)
-        np.cumsum(running, axis=-1, out=running)
-        before = np.concatenate((np.zeros((*running.shape[:-1], 1)), running), axis=-1)[..., self.offsets[:-1]]
-        running = running - before[..., self._owner]
+        # Model by model: one long sum would let the rounding of one model reach the next.
+        for first, end in pairwise(self.offsets):
+            np.cumsum(running[..., first:end], axis=-1, out=running[..., first:end])
         shares = np.empty_like(running)
         np.put_along_axis(shares, order, running, axis=-1)
         return shares / self.total(weighed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -99,11 +100,11 @@ def check_heuristics(names: tuple[str, ...], datasets: str | None, as_json: bool
 @heuristics.command("new")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(["function", "code"]), default="function", show_default=True)
-def new_heuristic(name: str, kind: str) -> None:
+def new_heuristic(name: str, kind: Literal["function", "code"]) -> None:
     """Write a commented, working plugin into heuristics/."""
     from evolve.plugin_check import new_plugin
 
-    file = new_plugin(name, Path("heuristics"), kind)  # type: ignore[arg-type]
+    file = new_plugin(name, Path("heuristics"), kind)
     click.echo(f"{file}\ncheck it with: evolve heuristics check {name}")
 
 
@@ -191,15 +192,19 @@ def generate_dataset(
     as_json: bool,
 ) -> None:
     """Generate synthetic models into FOLDER, with train, valid and test inside."""
+    from evolve.datasets import SPLITS, write_dataset
     from evolve.datasets import generate_dataset as generate
-    from evolve.datasets import write_dataset
+    from evolve.formats import get_formats
+    from evolve.synthetic import FAMILIES, PUBLISHED_FORMATS
 
+    chosen = families.split(",") if families else list(FAMILIES)
+    widths = get_formats(formats.split(",")) if formats else PUBLISHED_FORMATS
     dataset = generate(
         folder.name,
-        (train, valid, test),
+        {"train": train, "valid": valid, "test": test},
         seed,
-        families.split(",") if families else None,
-        formats.split(",") if formats else None,
+        dict.fromkeys(SPLITS, chosen),
+        sorted(widths, key=lambda each: each.bits),
     )
     write_dataset(dataset, folder)
     if as_json:

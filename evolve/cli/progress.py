@@ -70,10 +70,8 @@ class SearchProgress:
         if self._live is not None:
             self._live.update(self._task, completed=summary.generation + 1, figures=figures)
         else:
-            click.echo(
-                f"generation {summary.generation + 1}/{self._generations}  {figures}  {summary.failures} failed",
-                err=True,
-            )
+            place = f"generation {summary.generation + 1}/{self._generations}"
+            click.echo(f"{place}  {figures}  {summary.failures} failed", err=True)
 
 
 def _figure(value: float | None) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from evolve.candidates import Offspring, Scored
+from evolve.candidates import Candidate, Offspring, Scored
 from evolve.grammar import Vocabulary
 from evolve.templates import Template
 
 #: What may vary a candidate, with the default weight of each (its share of the offspring).
 OPERATORS: Mapping[str, float] = {
-    "parameters": 3.0,
-    "structure": 8.0,
-    "crossover": 5.0,
-    "template": 1.0,
-    "newcomer": 2.0,
+    "parameters": 2.0,
+    "structure": 12.0,
+    "crossover": 4.0,
+    "template": 0.5,
+    "newcomer": 1.0,
 }
 
 
@@ -32,6 +32,8 @@ class Problem:
         words: What random expressions are made of.
         population: Candidates a generation.
         seed: The run's seed.
+        fingerprint: Returns, for each candidate, a text that is equal where two rules allocate alike,
+            and the candidate's complexity. It costs no evaluation.
         operators: Weight of each operator; those left out or at 0 are not used.
     """
 
@@ -40,7 +42,12 @@ class Problem:
     words: Vocabulary
     population: int
     seed: int
+    fingerprint: Callable[[Sequence[Candidate]], list[tuple[str, int]]]
     operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
+
+
+#: Rounds of proposals a strategy makes to find rules that allocate in a new way.
+_ROUNDS = 12
 
 
 class Strategy(Protocol):
@@ -65,6 +72,45 @@ class Strategy(Protocol):
 def rank_key(scored: Scored) -> tuple[float, int]:
     """Order candidates: by objective on train, the simpler first at equal objective. Larger is better."""
     return scored.evaluation.objective, -scored.evaluation.complexity
+
+
+class Novelty:
+    """Knows which allocations were tried, so that no evaluation is spent on one twice.
+
+    A rule that allocates as a known one does is new only if it is simpler.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._fingerprint = problem.fingerprint
+        self._simplest: dict[str, int] = {}
+
+    def add(self, candidates: Sequence[Candidate]) -> list[bool]:
+        """Remember candidates; tells for each whether it was new."""
+        fresh = []
+        for behaviour, size in self._fingerprint(candidates):
+            known = self._simplest.get(behaviour)
+            fresh.append(known is None or size < known)
+            if fresh[-1]:
+                self._simplest[behaviour] = size
+        return fresh
+
+
+def gather(make: Callable[[int], list[Offspring]], novelty: Novelty, wanted: int) -> list[Offspring]:
+    """Collect new offspring, in a few rounds of proposals; what is missing then is not made up.
+
+    Args:
+        make: Makes so many proposals.
+        novelty: Says which of them are new.
+        wanted: How many are wanted.
+    """
+    found: list[Offspring] = []
+    for _ in range(_ROUNDS):
+        if len(found) >= wanted:
+            break
+        proposals = make(wanted - len(found))
+        new = novelty.add([each.candidate for each in proposals])
+        found += [each for each, is_new in zip(proposals, new, strict=True) if is_new]
+    return found
 
 
 class CandidateSeeds:

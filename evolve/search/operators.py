@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from evolve.candidates import Candidate, Offspring, Scored
 from evolve.search.base import Problem
@@ -16,37 +16,25 @@ from evolve.variation import (
     switch_template,
 )
 
-#: How often an operator is tried again when it returned something known.
-_ATTEMPTS = 8
-
 Select = Callable[[], Scored]
 
 
-def vary(problem: Problem, select: Select, known: Collection[str]) -> Offspring:
+def vary(problem: Problem, select: Select) -> Offspring:
     """Make one offspring by an operator drawn by weight.
 
     Args:
         problem: What is searched.
         select: Draws a parent.
-        known: Ids of candidates that need not be made again.
-
-    Returns:
-        An unknown candidate if one was found in a few attempts; else the last one made.
     """
     names = [name for name, weight in problem.operators.items() if weight > 0]
-    weights = [problem.operators[name] for name in names]
-    for _ in range(_ATTEMPTS):
-        (operator,) = random.choices(names, weights)
-        offspring = apply_operator(operator, problem, select)
-        if offspring.candidate.id not in known:
-            break
-    return offspring
+    (operator,) = random.choices(names, [problem.operators[name] for name in names])
+    return apply_operator(operator, problem, select)
 
 
 def apply_operator(operator: str, problem: Problem, select: Select) -> Offspring:
     """Make one offspring by the named operator."""
     if operator == "newcomer":
-        return draw_newcomer(problem, ())
+        return draw_newcomer(problem)
     parent = select().candidate
     template = problem.templates[parent.template]
     if operator == "crossover":
@@ -70,13 +58,8 @@ def _crossover(problem: Problem, first: Candidate, second: Candidate) -> Offspri
     return Offspring(candidate, "crossover", (first.id, second.id), change)
 
 
-def draw_newcomer(problem: Problem, known: Collection[str]) -> Offspring:
+def draw_newcomer(problem: Problem) -> Offspring:
     """Draw a random candidate in the form of a seed heuristic, which stands as its parent."""
-    for _ in range(_ATTEMPTS):
-        seed = random.choice(problem.seeds)
-        candidate, change = newcomer(
-            problem.templates[seed.candidate.template], problem.templates, problem.words
-        )
-        if candidate.id not in known:
-            break
+    seed = random.choice(problem.seeds)
+    candidate, change = newcomer(problem.templates[seed.candidate.template], problem.templates, problem.words)
     return Offspring(candidate, "newcomer", (seed.candidate.id,), change)

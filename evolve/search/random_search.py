@@ -7,7 +7,7 @@ from typing import Any
 
 from evolve.candidates import Offspring, Scored
 from evolve.grammar import seeded
-from evolve.search.base import CandidateSeeds, Problem, check_count
+from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, gather
 from evolve.search.operators import draw_newcomer
 
 
@@ -17,28 +17,31 @@ class RandomSearch:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._seeds = CandidateSeeds(problem.seed)
-        self._known: set[str] = set()
+        self._novelty = Novelty(problem)
+        self._started = False
         self._asked: list[Offspring] = []
 
     def ask(self) -> list[Offspring]:
         """Return the seeds first, then random candidates; nothing twice."""
-        wanted = self._problem.population
-        fresh = [] if self._known else list(self._problem.seeds)
-        known = self._known | {each.candidate.id for each in fresh}
+        fresh = [] if self._started else list(self._problem.seeds)
+        self._novelty.add([each.candidate for each in fresh])
         with seeded() as reseed:
-            while len(fresh) < wanted:
-                (draw,) = self._seeds.draw(1)
-                reseed(draw)
-                offspring = draw_newcomer(self._problem, known)
-                known.add(offspring.candidate.id)
-                fresh.append(offspring)
+
+            def make(count: int) -> list[Offspring]:
+                proposals = []
+                for draw in self._seeds.draw(count):
+                    reseed(draw)
+                    proposals.append(draw_newcomer(self._problem))
+                return proposals
+
+            fresh += gather(make, self._novelty, self._problem.population - len(fresh))
         self._asked = fresh
         return fresh
 
     def tell(self, scored: Sequence[Scored]) -> None:
-        """Remember what was evaluated."""
+        """Take note; random search learns nothing."""
         check_count(self._asked, scored)
-        self._known |= {each.candidate.id for each in scored}
+        self._started = True
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON."""
@@ -47,4 +50,5 @@ class RandomSearch:
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
         """Take over a state."""
         self._seeds.restore(state["seeds"])
-        self._known = set(archive)
+        self._novelty.add([each.candidate for each in archive.values()])
+        self._started = bool(archive)

@@ -1,0 +1,81 @@
+"""From many candidates to few calls: those of one source are evaluated together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evolve.candidates import Candidate, Evaluation
+from evolve.evaluation import Arena, Failure, ModelScores, SearchArena, Task
+from evolve.executors import Executor
+from evolve.templates import Template, complexity
+
+#: Parameter vectors of one task; fixed, so that no number of workers changes what is computed together.
+_TASK_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Candidates as tasks.
+
+    Attributes:
+        tasks: What to compute.
+        members: For each task, the places of its candidates.
+        sizes: For each candidate, the complexity of its source.
+    """
+
+    tasks: tuple[Task, ...]
+    members: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
+
+
+def make_batch(candidates: Sequence[Candidate], templates: Mapping[str, Template]) -> Batch:
+    """Group candidates by source and parameter names."""
+    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    sizes = []
+    for index, candidate in enumerate(candidates):
+        source = templates[candidate.template].source(candidate)
+        sizes.append(complexity(source))
+        groups.setdefault((source, tuple(name for name, _ in candidate.parameters)), []).append(index)
+    tasks, members = [], []
+    for (source, names), indices in groups.items():
+        file = templates[candidates[indices[0]].template].file
+        for start in range(0, len(indices), _TASK_SIZE):
+            part = indices[start : start + _TASK_SIZE]
+            rows = [[value for _, value in candidates[index].parameters] for index in part]
+            values = np.array(rows, dtype=np.float64).reshape(len(part), len(names))
+            tasks.append(Task(source, file, names, values))
+            members.append(tuple(part))
+    return Batch(tuple(tasks), tuple(members), tuple(sizes))
+
+
+def evaluate_candidates(
+    candidates: Sequence[Candidate], templates: Mapping[str, Template], arena: SearchArena, executor: Executor
+) -> list[Evaluation]:
+    """Evaluate candidates, those of one source together; results in the order of the candidates."""
+    batch = make_batch(candidates, templates)
+    evaluations: dict[int, Evaluation] = {}
+    for part, results in zip(batch.members, executor.map(batch.tasks), strict=True):
+        for index, result in zip(part, results, strict=True):
+            evaluations[index] = _evaluation(result, batch.sizes[index], arena)
+    return [evaluations[index] for index in range(len(candidates))]
+
+
+def _evaluation(result: ModelScores | Failure, size: int, arena: SearchArena) -> Evaluation:
+    if isinstance(result, Failure):
+        return Evaluation("failed", result.kind, result.reason, complexity=size)
+    train, valid = arena.summaries(result)
+    return Evaluation("ok", "", "", train, valid, size)
+
+
+def fingerprints(
+    candidates: Sequence[Candidate], templates: Mapping[str, Template], probe: Arena
+) -> list[tuple[str, int]]:
+    """Return what each candidate does on the probe's models, as a fingerprint, and its complexity."""
+    batch = make_batch(candidates, templates)
+    found: dict[int, str] = {}
+    for part, task in zip(batch.members, batch.tasks, strict=True):
+        found |= dict(zip(part, probe.behaviours(task), strict=True))
+    return [(found[index], batch.sizes[index]) for index in range(len(candidates))]

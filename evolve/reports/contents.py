@@ -1,0 +1,214 @@
+"""Everything a report shows, collected into plain data: what the texts and pictures are made from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evolve.candidates import Candidate, Scored, SplitScore
+from evolve.engine import Outcome
+from evolve.reports.allocations import ModelMap, model_maps
+from evolve.reports.lineage import Step, ancestry
+from evolve.reports.reproduction import Reproduction, reproduction
+from evolve.reports.tables import SplitTable, shown_splits, split_tables
+from evolve.setup import Setup
+from evolve.store import RunStore
+from evolve.templates import Template
+
+
+@dataclass(frozen=True)
+class GenerationRow:
+    """One generation.
+
+    Attributes:
+        generation: Its number.
+        best, median: Fitness on train: the best so far, the median of this generation.
+        evaluations, failures, duplicates: Counts of this generation.
+        champion: Id of the champion if this generation brought a new one, else empty.
+        operator, change: How the new champion was made.
+        gains: Fitness above the champion before, per split; None for the first.
+    """
+
+    generation: int
+    best: float | None
+    median: float | None
+    evaluations: int
+    failures: int
+    duplicates: int
+    champion: str
+    operator: str
+    change: str
+    gains: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """Failures of one kind: how many, and the first candidate's reason."""
+
+    kind: str
+    count: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The rule that was found.
+
+    Attributes:
+        scored: The candidate with its origin and its recorded scores.
+        template: Its code template.
+        source: Its rendered source.
+        seed: The seed heuristic's name if the champion is one, unchanged; else empty.
+    """
+
+    scored: Scored
+    template: Template
+    source: str
+    seed: str
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate."""
+        return self.scored.candidate
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything a report shows.
+
+    Attributes:
+        dataset: Name of the data set.
+        signals: The information level of the run.
+        single_file: Whether one model served as train and valid.
+        tested: Whether there is a test split, which the search never saw.
+        planned: Generations that were asked for.
+        plateau: Generations without gain after which the search was to stop, None if never.
+        finished: False if the search was stopped before its end.
+        seeds: Names of the seed heuristics.
+        search_splits: The splits that scores of the search are shown on.
+        champion: The rule; None where no candidate worked.
+        tables: All rules, per split.
+        generations: One row a generation.
+        dots: (generation, fitness on train) of every candidate that worked.
+        failures: Failures by kind, the most frequent first.
+        maps: Allocations of the models that are drawn.
+        undrawn: How many models are not drawn.
+        lineage: The champion's ancestry.
+        reproduction: How to make the run again.
+    """
+
+    dataset: str
+    signals: str
+    single_file: bool
+    tested: bool
+    planned: int
+    plateau: int | None
+    finished: bool
+    seeds: tuple[str, ...]
+    search_splits: tuple[str, ...]
+    champion: Champion | None
+    tables: tuple[SplitTable, ...]
+    generations: tuple[GenerationRow, ...]
+    dots: tuple[tuple[int, float], ...]
+    failures: tuple[FailureRow, ...]
+    maps: tuple[ModelMap, ...]
+    undrawn: int
+    lineage: tuple[Step, ...]
+    reproduction: Reproduction
+
+    @property
+    def evaluations(self) -> int:
+        """Candidates evaluated in the whole run."""
+        return sum(row.evaluations for row in self.generations)
+
+
+def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
+    """Collect everything a report shows; scores on test are computed here, and only here."""
+    dataset, templates = setup.dataset, setup.problem.templates
+    splits = shown_splits(dataset)
+    search_splits = tuple(split for split in splits if split != "test")
+    champion = _champion(outcome, templates)
+    maps, undrawn = model_maps(setup, None if champion is None else champion.candidate, splits)
+    return Contents(
+        dataset=dataset.name,
+        signals=setup.config.signals,
+        single_file=dataset.single_file,
+        tested=bool(dataset.test),
+        planned=setup.config.generations,
+        plateau=setup.config.plateau,
+        finished=outcome.finished,
+        seeds=tuple(each.change for each in setup.problem.seeds),
+        search_splits=search_splits,
+        champion=champion,
+        tables=split_tables(setup, None if champion is None else (champion.candidate, champion.template)),
+        generations=_generation_rows(outcome, search_splits),
+        dots=tuple(
+            (each.generation, each.evaluation.train.fitness)
+            for each in outcome.scored
+            if each.evaluation.train is not None
+        ),
+        failures=_failure_rows(outcome.scored, templates),
+        maps=maps,
+        undrawn=undrawn,
+        lineage=()
+        if champion is None
+        else ancestry(champion.scored, outcome.scored, templates, search_splits),
+        reproduction=reproduction(store, setup),
+    )
+
+
+def _champion(outcome: Outcome, templates: Mapping[str, Template]) -> Champion | None:
+    scored = outcome.champion
+    if scored is None:
+        return None
+    template = templates[scored.candidate.template]
+    seed = scored.offspring.change if scored.offspring.operator == "seed" else ""
+    return Champion(scored, template, template.source(scored.candidate), seed)
+
+
+def _generation_rows(outcome: Outcome, splits: Sequence[str]) -> tuple[GenerationRow, ...]:
+    known = {each.candidate.id: each for each in outcome.scored}
+    rows, before = [], None
+    for summary in outcome.generations:
+        champion = known.get(summary.champion or "")
+        fresh = champion if champion is not before else None
+        rows.append(
+            GenerationRow(
+                generation=summary.generation,
+                best=summary.best,
+                median=summary.median,
+                evaluations=summary.evaluations,
+                failures=summary.failures,
+                duplicates=summary.duplicates,
+                champion="" if fresh is None else fresh.candidate.id,
+                operator="" if fresh is None else fresh.offspring.operator,
+                change="" if fresh is None else fresh.offspring.change,
+                gains=tuple(_gain(before, fresh, split) for split in splits),
+            )
+        )
+        before = champion
+    return tuple(rows)
+
+
+def _gain(before: Scored | None, after: Scored | None, split: str) -> float | None:
+    if before is None or after is None:
+        return None
+    old: SplitScore | None = getattr(before.evaluation, split)
+    new: SplitScore | None = getattr(after.evaluation, split)
+    return None if old is None or new is None else new.fitness - old.fitness
+
+
+def _failure_rows(scored: Sequence[Scored], templates: Mapping[str, Template]) -> tuple[FailureRow, ...]:
+    failed = [each for each in scored if each.evaluation.status == "failed"]
+    counts = Counter(each.evaluation.failure for each in failed)
+    rows = []
+    for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        first = next(each for each in failed if each.evaluation.failure == kind)
+        template = templates[first.candidate.template]
+        # A reason may name the plugin's file; where it lies on this machine is left out.
+        reason = first.evaluation.reason
+        reason = reason.replace(template.file, template.name) if template.file else reason
+        rows.append(FailureRow(kind, count, first.candidate.id, reason))
+    return tuple(rows)

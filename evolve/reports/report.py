@@ -1,0 +1,164 @@
+"""The texts of a report: what was found in one sentence, ``report.md`` and ``champion.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from evolve.engine import FINALISTS
+from evolve.reports.champion import standalone_source
+from evolve.reports.contents import Champion, Contents
+from evolve.reports.lineage import render_lineage, source_with_values
+from evolve.reports.markdown import code, counted, joined, number, percent, render
+from evolve.reports.tables import SplitTable
+from evolve.reports.words import in_words
+from evolve.store import to_json_text
+
+#: The pictures of a report, in its folder.
+MAP_FIGURE = "figures/precision_map.svg"
+FITNESS_FIGURE = "figures/fitness.svg"
+COMPRESSION_FIGURE = "figures/compression.svg"
+
+
+def report_texts(contents: Contents, figures: bool) -> dict[str, str]:
+    """Return the text files of a report by name.
+
+    Args:
+        contents: What the report shows.
+        figures: Whether the report has pictures.
+    """
+    texts = {
+        "report.md": render_report(contents, figures),
+        "lineage.md": render_lineage(contents.lineage),
+        "champion.json": to_json_text(champion_record(contents)),
+    }
+    champion = contents.champion
+    if champion is not None:
+        texts["champion.py"] = standalone_source(
+            champion.candidate,
+            champion.template,
+            title=f"Allocates a number format to each layer of a network: candidate {champion.candidate.id}.",
+            facts=_facts(contents),
+        )
+    return texts
+
+
+def found(contents: Contents) -> str:
+    """Return one sentence: what the search found."""
+    effort = f"{_generations(contents)} and {counted(contents.evaluations, 'evaluation')}"
+    start = f"starting from {counted(len(contents.seeds), 'seed heuristic')}"
+    if contents.champion is None:
+        return f"In {effort}, {start}, no candidate worked, so there is no rule; the reasons are below."
+    seed = contents.champion.seed
+    what = f"nothing better than the seed heuristic {code(seed)}" if seed else "a rule"
+    shares = joined([_share(table, contents) for table in contents.tables])
+    return (
+        f"In {effort}, {start}, the search found {what}, which reaches {shares} of the proven optimum"
+        f"{_comparison(contents)}."
+    )
+
+
+def _generations(contents: Contents) -> str:
+    made = len(contents.generations)
+    if contents.finished:
+        return counted(made, "generation")
+    return f"{made} of {counted(contents.planned, 'generation')}, before it was stopped,"
+
+
+def _share(table: SplitTable, contents: Contents) -> str:
+    assert table.champion is not None
+    if table.champion.failure:
+        return f"nothing on {table.split}, where it fails,"
+    if contents.single_file:
+        return f"{percent(table.champion.optimum_ratio)} on the one model it was searched on"
+    several = f" (mean of {len(table.models)} models)" if len(table.models) > 1 else ""
+    unseen = ", which selected nothing," if table.split == "test" else ""
+    return f"{percent(table.champion.optimum_ratio)} on {table.split}{several}{unseen}"
+
+
+def _comparison(contents: Contents) -> str:
+    """Compare with the best published rule, where nothing was selected if there is such a split."""
+    table = contents.tables[-1]
+    published = table.best_published
+    if published is None:
+        return ""
+    where = "there" if len(contents.tables) == 1 else f"on {table.split}"
+    return f"; the best published rule {where}, {code(published.name)}, reaches {percent(published.optimum_ratio)}"
+
+
+def champion_record(contents: Contents) -> dict[str, Any]:
+    """Return what ``champion.json`` holds; everything but the sentence is missing without a champion."""
+    record: dict[str, Any] = {"found": found(contents), "dataset": contents.dataset}
+    champion = contents.champion
+    if champion is None:
+        return {**record, "id": None}
+    return {
+        "id": champion.candidate.id,
+        **record,
+        **champion.candidate.to_json(),
+        "complexity": champion.scored.evaluation.complexity,
+        "signals": contents.signals,
+        "source": champion.source,
+        "lineage": [
+            {
+                "id": step.id,
+                "operator": step.operator,
+                "generation": step.generation,
+                "parents": [parent.id for parent in step.parents],
+            }
+            for step in contents.lineage
+        ],
+        "scores": {table.split: _scores(table) for table in contents.tables},
+    }
+
+
+def _scores(table: SplitTable) -> dict[str, Any]:
+    assert table.champion is not None
+    scores = asdict(table.champion)
+    return {"models": len(table.models), **{key: scores[key] for key in scores if key not in ("name", "role")}}
+
+
+def _facts(contents: Contents) -> list[str]:
+    """Return what the standalone champion says of itself: how good it is, and on what."""
+    facts = []
+    for table in contents.tables:
+        row = table.champion
+        assert row is not None
+        facts.append(
+            f"{table.split}: it fails"
+            if row.failure
+            else f"{table.split}: fitness {number(row.fitness)}, {percent(row.optimum_ratio)} of the proven "
+            f"optimum, compression {number(row.compression_ratio)}, retention {number(row.accuracy_retention)}"
+        )
+    return facts
+
+
+def render_report(contents: Contents, figures: bool) -> str:
+    """Render ``report.md``.
+
+    Args:
+        contents: What the report shows.
+        figures: Whether it links pictures.
+    """
+    champion = contents.champion
+    several = any(len(table.models) > 1 for table in contents.tables)
+    return render(
+        "report.md.j2",
+        {
+            "contents": contents,
+            "found": found(contents),
+            "champion": champion,
+            "rule": "" if champion is None else source_with_values(champion.candidate, champion.template),
+            "words": "" if champion is None else _words(champion),
+            "several": several,
+            "finalists": FINALISTS,
+            "figures": {"map": MAP_FIGURE, "fitness": FITNESS_FIGURE, "compression": COMPRESSION_FIGURE}
+            if figures
+            else {},
+        },
+    )
+
+
+def _words(champion: Champion) -> str:
+    return in_words(champion.source, dict(champion.candidate.parameters))
