@@ -133,7 +133,7 @@ def integer_program(
         num_params: Weights per layer, (L,).
         bits: Bits per weight of each format, (K,).
         loss_proxy: Estimated loss of each layer in each format, (L, K), ≥ 0.
-        loss_budget: Largest total loss allowed.
+        loss_budget: Largest total loss allowed, give or take 1e-10 relative.
 
     Raises:
         ValueError: No allocation is within the budget.
@@ -143,9 +143,9 @@ def integer_program(
     params, widths = np.asarray(num_params, dtype=np.float64), np.asarray(bits, dtype=np.float64)
     losses = np.asarray(loss_proxy, dtype=np.float64)
     num_layers, num_formats = losses.shape
-    # HiGHS has absolute tolerances: both the objective and the budget are brought to about 1.
-    cost = params[:, None] * widths / (params.sum() * widths.max())
-    scale = loss_budget or 1.0
+    # HiGHS has absolute tolerances of about 1e-6: the objective and the budget are made large.
+    cost = params[:, None] * widths * (1e6 / (params.sum() * widths.max()))
+    scale = 1e4 / (loss_budget or 1.0)
     one_format_each = np.kron(np.eye(num_layers), np.ones(num_formats))
     result = milp(
         cost.ravel(),
@@ -153,7 +153,7 @@ def integer_program(
         bounds=Bounds(0, 1),
         constraints=[
             LinearConstraint(one_format_each, 1, 1),
-            LinearConstraint(losses.ravel() / scale, ub=loss_budget / scale),
+            LinearConstraint(losses.ravel() * scale, ub=loss_budget * scale),
         ],
         options={"mip_rel_gap": 0},
     )

@@ -29,8 +29,9 @@ from evolve.templates import compile_rule
 from evolve.views import ChoiceArray, ModelView
 
 FloatArray = npt.NDArray[np.float64]
-#: Elements of the largest array a rule may make at once; more parameter vectors go in chunks.
-_CHUNK_ELEMENTS = 4_000_000
+#: Elements of the largest array a rule makes at once, so that it stays in the processor's cache;
+#: more parameter vectors go in chunks.
+_CHUNK_ELEMENTS = 250_000
 #: Seconds a rule may take for one call; only a plugin with an endless loop gets there.
 TIME_LIMIT = 20.0
 
@@ -201,7 +202,10 @@ def allocate(
 
 
 def _checked(found: object, count: int, view: ModelView) -> ChoiceArray | Failure:
-    choices = np.asarray(found)
+    try:
+        choices = np.asarray(found)
+    except (ValueError, TypeError) as error:
+        return Failure("wrong type", f"expected an array of format indices: {error}")
     if choices.dtype.kind not in "iu":
         return Failure(
             "wrong type",

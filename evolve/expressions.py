@@ -59,7 +59,10 @@ OPERATORS = frozenset((*_COMPARISONS, *_LOGICAL, *_ARITHMETIC, "not"))
 _FUNCTIONS = ("log", "sqrt", "exp")
 #: Reductions of a score over a model's layers, and rankings within it: methods of the view.
 _METHODS = ("total", "mean", "largest", "rank")
-_TWO_SCORE_METHODS = ("share_below",)
+_TWO_ARGUMENT_METHODS: Mapping[str, tuple[Type, Type]] = {
+    "share_below": ("score", "score"),
+    "quantile": ("score", "number"),
+}
 
 
 def _operations() -> tuple[Operation, ...]:
@@ -86,7 +89,9 @@ def _operations() -> tuple[Operation, ...]:
         listed += [Operation(name, ("score",), "score"), Operation(name, ("table",), "table")]
     listed += [Operation(name, ("score",), "score") for name in _METHODS]
     listed.append(Operation("fraction", ("mask",), "score"))
-    listed += [Operation(name, ("score", "score"), "score") for name in _TWO_SCORE_METHODS]
+    listed += [Operation(name, types, "score") for name, types in _TWO_ARGUMENT_METHODS.items()]
+    values: tuple[Type, ...] = ("score", "number")
+    listed += [Operation("where", ("mask", first, second), "score") for first in values for second in values]
     return tuple(listed)
 
 
@@ -106,7 +111,8 @@ class Node:
     Attributes:
         operation: An operation's name, or a leaf's: ``is_type`` (value: a tuple of layer
             types), ``signal`` (value: its name), ``sensitivity`` (value: a format),
-            ``table`` (value: its name), ``number`` (value: a float).
+            ``table`` (value: its name), ``local`` (value: a score that the template has computed
+            before the slot), ``number`` (value: a float).
         children: The arguments.
         value: What a leaf holds.
         name: For a number, the parameter's name; given by `name_numbers`.
@@ -123,7 +129,7 @@ class Node:
         match self.operation:
             case "is_type":
                 return "mask"
-            case "signal" | "sensitivity":
+            case "signal" | "sensitivity" | "local":
                 return "score"
             case "table":
                 return "table"
@@ -156,6 +162,8 @@ def _to_ast(node: Node) -> ast.expr:
     operation = node.operation
     if operation == "number":
         return _attribute("p", node.name)
+    if operation == "local":
+        return ast.Name(str(node.value))
     if operation in ("signal", "table"):
         return _attribute("model", str(node.value))
     if operation == "sensitivity":
@@ -171,7 +179,7 @@ def _to_ast(node: Node) -> ast.expr:
         return ast.BinOp(below[0], _ARITHMETIC[operation](), below[1])
     if operation == "not":
         return ast.UnaryOp(ast.Invert(), below[0])
-    if operation in _FUNCTIONS:
+    if operation in _FUNCTIONS or operation == "where":
         return _call("np", operation, *below)
     return _call("model", operation, *below)
 
@@ -191,20 +199,21 @@ def _parsed(text: str) -> ast.expr:
     return ast.parse(text.strip(), mode="eval").body
 
 
-def parse(text: str, expected: Type, parameters: Mapping[str, float]) -> Node:
+def parse(text: str, expected: Type, parameters: Mapping[str, float], reads: tuple[str, ...] = ()) -> Node:
     """Read an expression from its text.
 
     Args:
         text: Python in the language of slots.
         expected: The type the slot asks for.
         parameters: Values of the parameters that the text may name as ``p.name``.
+        reads: Names of the scores that the template has computed before the slot.
 
     Raises:
         TemplateError: The text is no Python, uses what the language does not have, names
             an unknown parameter, or has another type.
     """
     try:
-        node = _from_ast(_parsed(text), parameters, text)
+        node = _from_ast(_parsed(text), parameters, reads, text)
     except (SyntaxError, ValueError) as error:
         raise TemplateError("not a Python expression", expected=f"a {expected}", found=text) from error
     except (RecursionError, MemoryError) as error:
@@ -214,12 +223,12 @@ def parse(text: str, expected: Type, parameters: Mapping[str, float]) -> Node:
     return node
 
 
-def _from_ast(tree: ast.expr, parameters: Mapping[str, float], text: str) -> Node:
+def _from_ast(tree: ast.expr, parameters: Mapping[str, float], reads: tuple[str, ...], text: str) -> Node:
     def fail(problem: str, expected: str | None = None, cure: str | None = None) -> TemplateError:
         return TemplateError(problem, field=ast.unparse(tree), expected=expected, found=text, cure=cure)
 
     def combine(operation: str, *parts: ast.expr) -> Node:
-        children = tuple(_from_ast(part, parameters, text) for part in parts)
+        children = tuple(_from_ast(part, parameters, reads, text) for part in parts)
         node = Node(operation, children)
         if (operation, tuple(child.type for child in children)) not in _RESULTS:
             kinds = " and ".join(f"a {child.type}" for child in children) or "nothing"
@@ -246,11 +255,15 @@ def _from_ast(tree: ast.expr, parameters: Mapping[str, float], text: str) -> Nod
             if not is_format_name(name):
                 raise fail("bad format name", expected="letters, digits and underscores")
             return Node("sensitivity", value=name)
+        case ast.Name(name) if name in reads:
+            return Node("local", value=name)
         case ast.Call(ast.Attribute(ast.Name("np"), name), [argument], []) if name in _FUNCTIONS:
             return combine(name, argument)
+        case ast.Call(ast.Attribute(ast.Name("np"), "where"), arguments, []):
+            return combine("where", *arguments)
         case ast.Call(ast.Attribute(ast.Name("model"), name), arguments, []) if name in (
             *_METHODS,
-            *_TWO_SCORE_METHODS,
+            *_TWO_ARGUMENT_METHODS,
             "fraction",
         ):
             return combine(name, *arguments)

@@ -63,10 +63,16 @@ class Vocabulary:
     Attributes:
         formats: The K formats of the models, by increasing bits.
         level: The information level; nothing above it is ever drawn.
+        reads: Scores of the template that the slot at hand may read.
     """
 
     formats: tuple[str, ...]
     level: str = "curves"
+    reads: tuple[str, ...] = ()
+
+    def reading(self, reads: tuple[str, ...]) -> Vocabulary:
+        """Return the vocabulary of a slot that may read these scores of its template."""
+        return vocabulary(self.formats, self.level, reads)
 
     @cached_property
     def signals(self) -> tuple[str, ...]:
@@ -77,7 +83,9 @@ class Vocabulary:
     @cached_property
     def quantities(self) -> tuple[Node, ...]:
         """The scores a rule can read directly."""
-        found = [Node("signal", value=name) for name in self.signals]
+        # Twice, for they are few beside the signals and what the slot is there for.
+        found = [Node("local", value=name) for name in self.reads] * 2
+        found += [Node("signal", value=name) for name in self.signals]
         if self.level == "curves":
             found += [Node("sensitivity", value=name) for name in self.formats]
         return tuple(found)
@@ -183,9 +191,9 @@ class Vocabulary:
 
 
 @cache
-def vocabulary(formats: tuple[str, ...], level: str) -> Vocabulary:
-    """Return the vocabulary for these formats and this level, always the same object."""
-    return Vocabulary(formats, level)
+def vocabulary(formats: tuple[str, ...], level: str, reads: tuple[str, ...] = ()) -> Vocabulary:
+    """Return the vocabulary for these formats, level and scores, always the same object."""
+    return Vocabulary(formats, level, reads)
 
 
 def to_deap(node: Node) -> Any:

@@ -368,13 +368,15 @@ def _pareto_front(costs: FloatArray, losses: FloatArray) -> IndexArray:
 def _group(tied_layers: Sequence[Sequence[int]], num_layers: int) -> IndexArray:
     """Return for each layer the group it belongs to, (L,)."""
     leaders = np.arange(num_layers)
+    free = set(range(num_layers))
     for tied in tied_layers:
         for layer in tied:
-            if not 0 <= layer < num_layers or leaders[layer] != layer or layer in leaders[layer + 1 :]:
+            if layer not in free:
                 raise ValueError(
                     f"tied_layers: expected each of 0 to {num_layers - 1} at most once, found {layer}"
                 )
-        leaders[list(tied)] = min(tied)
+            free.remove(layer)
+            leaders[layer] = tied[0]
     groups: IndexArray = np.unique(leaders, return_inverse=True)[1]
     return groups
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 import keyword
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -139,9 +140,10 @@ class _Subject:
                 return max(returns, default=node.lineno)
         return None
 
-    def line_with(self, text: str) -> int | None:
-        """Return the first line that contains a text."""
-        return next((n for n, line in enumerate(self.source.splitlines(), 1) if text in line), None)
+    def line_reading(self, parameter: str) -> int | None:
+        """Return the first line that reads a parameter."""
+        match = re.search(rf"\bp\.{parameter}\b", self.source)
+        return self.source.count("\n", 0, match.start()) + 1 if match else None
 
 
 def _check_each_model(
@@ -210,12 +212,7 @@ def _check_parameters(subject: _Subject, profiles: Sequence[ModelProfile]) -> tu
     """Check each parameter over its bounds, and that parameter vectors do not influence each other."""
     if not subject.parameters:
         return ()
-    rows = [subject.defaults[0]]
-    for index, parameter in enumerate(subject.parameters):
-        for value in (parameter.low, *map(parameter.from_unit, _BETWEEN), parameter.high):
-            row = subject.defaults[0].copy()
-            row[index] = value
-            rows.append(row)
+    rows = _rows_to_try(subject)
     problems: dict[str, None] = {}
     changed = np.zeros(len(rows), dtype=bool)
     for members in _same_formats(profiles):
@@ -230,7 +227,7 @@ def _check_parameters(subject: _Subject, profiles: Sequence[ModelProfile]) -> tu
             }
             continue
         expected = np.concatenate(good)
-        together = subject.allocate(view, np.array(rows))
+        together = subject.allocate(view, rows)
         problem = None
         if isinstance(together, _Fault):
             problem = f"{together} (several parameter vectors in one call, each p.name of shape (P, 1))"
@@ -247,19 +244,28 @@ def _check_parameters(subject: _Subject, profiles: Sequence[ModelProfile]) -> tu
         return tuple(problems)
     matters = [bool(tried.any()) for tried in changed[1:].reshape(len(subject.parameters), -1)]
     return tuple(
-        f"{subject.at(subject.line_with(f'p.{parameter.name}'))}: parameter {parameter.name} changes nothing "
+        f"{subject.at(subject.line_reading(parameter.name))}: parameter {parameter.name} changes nothing "
         f"between {parameter.low:g} and {parameter.high:g}"
         for parameter, it_does in zip(subject.parameters, matters, strict=True)
         if not it_does
     )
 
 
+def _rows_to_try(subject: _Subject) -> FloatArray:
+    """Return (P, F) parameter vectors: the plugin's own, then each parameter in turn at other values."""
+    rows = [subject.defaults[0]]
+    for index, parameter in enumerate(subject.parameters):
+        for value in (parameter.low, *map(parameter.from_unit, _BETWEEN), parameter.high):
+            row = subject.defaults[0].copy()
+            row[index] = value
+            rows.append(row)
+    return np.array(rows)
+
+
 def _difference(subject: _Subject, row: FloatArray) -> str:
     """Say which parameter of a row is not the plugin's own value."""
-    for parameter, value in zip(subject.parameters, row.tolist(), strict=True):
-        if value != parameter.default:
-            return f"{parameter.name} = {value:g}"
-    return "its own values, models side by side"
+    pairs = zip(subject.parameters, row.tolist(), strict=True)
+    return ", ".join(f"{each.name} = {value:g}" for each, value in pairs if value != each.default)
 
 
 def new_plugin(name: str, folder: Path, kind: Kind = "function") -> Path:
@@ -276,7 +282,7 @@ def new_plugin(name: str, folder: Path, kind: Kind = "function") -> Path:
     Raises:
         PluginError: The name cannot be used or is taken, or the file cannot be written.
     """
-    if kind not in get_args(Kind):
+    if kind not in _ENDINGS:
         raise PluginError("unknown kind", field="kind", expected="function or code", found=kind)
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         expected = "a Python identifier that is no keyword and does not start with an underscore"

@@ -26,7 +26,7 @@ _CODE_TEMPLATES = Path(__file__).resolve().parent / "code_templates"
 _HEADER = re.compile(r"\A\s*\{#-?(.*?)-?#\}\n?", re.DOTALL)
 _KEYS = {
     "": ("role", "source", "summary", "template", "slots", "parameters"),
-    "slot": ("type", "default"),
+    "slot": ("type", "default", "reads"),
     "parameter": ("default", "low", "high", "scale"),
 }
 
@@ -170,7 +170,14 @@ def _own_body(header: dict[str, Any], body: str, file: Path) -> tuple[Template, 
             raise TemplateError("bad slot", field=f"slots.{name}", expected="type and default", found=table)
         if not name.isidentifier():
             raise TemplateError("bad slot", field=f"slots.{name}", expected="a Python identifier", found=name)
-        slots.append(Slot(name, check_slot_type(table["type"])))
+        reads = table.get("reads", [])
+        if not isinstance(reads, list) or not all(
+            isinstance(each, str) and each.isidentifier() for each in reads
+        ):
+            raise TemplateError(
+                "bad slot", field=f"slots.{name}.reads", expected="a list of names", found=reads
+            )
+        slots.append(Slot(name, check_slot_type(table["type"]), tuple(reads)))
         defaults[name] = table["default"]
     own = []
     for name, described in header.get("parameters", {}).items():

@@ -36,10 +36,17 @@ SlotTree = Node | str | tuple[tuple[Node, str], ...]
 
 @dataclass(frozen=True)
 class Slot:
-    """A typed hole of a code template."""
+    """A typed hole of a code template.
+
+    Attributes:
+        name: What the body calls it.
+        type: What it holds.
+        reads: Scores that the body computes before it, which its expression may read by name.
+    """
 
     name: str
     type: SlotType
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -211,14 +218,14 @@ class Template:
                 raise fail("a list of [mask, format] pairs")
             if not all(is_format_name(name) for _, name in content):
                 raise fail("format names of letters, digits and underscores")
-            return tuple((parse(mask, "mask", values), name) for mask, name in content)
+            return tuple((parse(mask, "mask", values, slot.reads), name) for mask, name in content)
         if not isinstance(content, str):
             raise fail(f"the text of a {slot.type}")
         if slot.type == "format":
             if not is_format_name(content):
                 raise fail("a format name of letters, digits and underscores")
             return content
-        return parse(content, slot.type, values)
+        return parse(content, slot.type, values, slot.reads)
 
     def write(self, genome: Genome) -> Candidate:
         """Make a candidate in canonical form: numbers named, in the order they are read."""

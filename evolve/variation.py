@@ -79,6 +79,7 @@ def mutate_structure(candidate: Candidate, template: Template, words: Vocabulary
     if not genome.slots:
         return candidate, "nothing"
     kinds = {slot.name: slot.type for slot in template.slots}
+    reads = {slot.name: slot.reads for slot in template.slots}
     name, tree = random.choices(
         genome.slots, [4 if kinds[each] == "clauses" else 1 for each, _ in genome.slots]
     )[0]
@@ -86,7 +87,7 @@ def mutate_structure(candidate: Candidate, template: Template, words: Vocabulary
         fresh: SlotTree = words.near_format(tree)
         change = f"{name}: {tree} → {fresh}"
     elif isinstance(tree, Node):
-        fresh = mutate_expression(tree, words)
+        fresh = mutate_expression(tree, words.reading(reads[name]))
         change = f"{name}: new expression"
     else:
         named = [each for _, content in genome.slots for each in formats_of(content)]
@@ -150,6 +151,8 @@ def cross_structure(first: Candidate, second: Candidate, templates: Mapping[str,
         if not fitting:
             return first, "nothing"
         fresh = cross_expressions(tree, random.choice(fitting))
+        if not _readable(fresh, next(slot for slot in template.slots if slot.name == name)):
+            return first, "nothing"
         change = f"{name}: a branch of the other's"
     else:
         others = [clause for content in given if isinstance(content, tuple) for clause in content]
@@ -157,6 +160,15 @@ def cross_structure(first: Candidate, second: Candidate, templates: Mapping[str,
             return first, "nothing"
         fresh, change = _cross_clauses(tree, tuple(others))
     return template.write(_replace_slot(genome, name, fresh)), change
+
+
+def _readable(tree: SlotTree, slot: Slot) -> bool:
+    """Tell whether a slot's expressions read only scores that its template has computed before it."""
+    return all(
+        each.operation != "local" or each.value in slot.reads
+        for node in expressions_of(tree)
+        for each in node.walk()
+    )
 
 
 def _cross_clauses(own: Clauses, others: Clauses) -> tuple[Clauses, str]:
@@ -180,7 +192,12 @@ def switch_template(candidate: Candidate, templates: Mapping[str, Template], wor
     types = {slot.name: slot.type for slot in own.slots}
     kept = dict(own.read(candidate).slots)
     slots = tuple(
-        (slot.name, kept[slot.name] if types.get(slot.name) == slot.type else random_content(slot, words))
+        (
+            slot.name,
+            kept[slot.name]
+            if types.get(slot.name) == slot.type and _readable(kept[slot.name], slot)
+            else random_content(slot, words),
+        )
         for slot in target.slots
     )
     fresh = Genome(target.name, slots, target.parameters)
@@ -202,4 +219,4 @@ def random_content(slot: Slot, words: Vocabulary) -> SlotTree:
     if slot.type == "clauses":
         count = random.randint(1, 2)
         return tuple((words.random_expression("mask", 1), words.random_format()) for _ in range(count))
-    return words.random_expression(slot.type, 2)
+    return words.reading(slot.reads).random_expression(slot.type, 2)

@@ -229,6 +229,45 @@ class ModelView:
         np.put_along_axis(ranks, order, np.broadcast_to(places, order.shape).astype(np.float64), axis=-1)
         return ranks / np.maximum(self.depth - 1.0, 1.0)
 
+    def quantile(self, values: FloatArray, fraction: FloatArray | float) -> FloatArray:
+        """Return, at every layer, a quantile of (…, N) values over its model, interpolated linearly.
+
+        Args:
+            values: (…, N) values.
+            fraction: (P, 1) or a number: 0 is the least value, 1 the largest; beyond, the nearest of them.
+        """
+        order, full = self._order(values)
+        place = np.clip(fraction, 0.0, 1.0) * (self._sizes - 1.0)
+        below = np.floor(place).astype(np.int64)
+        above = np.minimum(below + 1, self._sizes - 1)
+        ordered = np.take_along_axis(full, order, axis=-1)
+        shape = np.broadcast_shapes(ordered.shape[:-1], below.shape[:-1])
+        ordered = np.broadcast_to(ordered, (*shape, self.num_layers))
+        first = self.offsets[:-1]
+        low = np.take_along_axis(ordered, np.broadcast_to(first + below, (*shape, len(first))), axis=-1)
+        high = np.take_along_axis(ordered, np.broadcast_to(first + above, (*shape, len(first))), axis=-1)
+        return np.asarray(low + (high - low) * (place - below))[..., self._owner]
+
+    @cached_property
+    def _sizes(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def bits_of(self, choices: ChoiceArray) -> FloatArray:
+        """Return the bits per weight of (…, N) chosen formats."""
+        return np.asarray(self._format_bits[choices])
+
+    def pick(self, table: FloatArray, choices: ChoiceArray) -> FloatArray:
+        """Return (…, N) the values of a (K, 1 or P, 1 or N) table at (…, N) chosen formats."""
+        full = self._table(table, "pick: table")
+        rows = np.broadcast_to(choices, np.broadcast_shapes(full.shape[1:], np.shape(choices)))
+        full = np.broadcast_to(full, (len(full), *rows.shape))
+        picked = np.take_along_axis(full, rows[None].astype(np.intp), axis=0)[0]
+        return np.asarray(picked)
+
+    def running_total(self, values: FloatArray, score: FloatArray) -> FloatArray:
+        """Return the sum of (…, N) values over its model's layers of lower (…, N) score, its own included."""
+        return self.share_below(values, score) * self.total(values)
+
     def share_below(self, weights: FloatArray, score: FloatArray) -> FloatArray:
         """Return the share of its model's weights held by layers of lower score, a layer's own included.
 

@@ -12,6 +12,7 @@ from evolve.datasets import Dataset
 from evolve.evaluation import Failure, allocate
 from evolve.optimum import frontier, optimum
 from evolve.profiles import FloatArray, ModelProfile
+from evolve.reports.tables import model_label
 from evolve.setup import Setup
 from evolve.templates import compile_rule
 from evolve.views import BoolArray, ChoiceArray, ModelView
@@ -44,7 +45,7 @@ class ModelMap:
     """The allocations of one model, layers in the order of the network.
 
     Attributes:
-        model: The model's name.
+        label: What the model is called beside its split.
         split: Its split.
         formats: Names of the formats, by increasing bits.
         bits: Bits per weight of each format.
@@ -54,7 +55,7 @@ class ModelMap:
         shares: How much is in each format that either uses.
     """
 
-    model: str
+    label: str
     split: str
     formats: tuple[str, ...]
     bits: tuple[float, ...]
@@ -99,7 +100,7 @@ def _map(split: str, profile: ModelProfile, champion: ChoiceArray | None) -> Mod
     best = optimum(profile.num_params, profile.bits, profile.sensitivity).allocation
     order = np.argsort(profile.layer_index)
     return ModelMap(
-        model=profile.name,
+        label=model_label(split, profile),
         split=split,
         formats=profile.format_names,
         bits=tuple(profile.bits.tolist()),

@@ -11,7 +11,7 @@ from evolve.engine import Outcome
 from evolve.reports.allocations import ModelMap, model_maps
 from evolve.reports.lineage import Step, ancestry
 from evolve.reports.reproduction import Reproduction, reproduction
-from evolve.reports.tables import SplitTable, shown_splits, split_tables
+from evolve.reports.tables import COMPARED_ROLES, SplitTable, shown_splits, split_tables
 from evolve.setup import Setup
 from evolve.store import RunStore
 from evolve.templates import Template
@@ -43,6 +43,15 @@ class GenerationRow:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """How one candidate did on train."""
+
+    generation: int
+    fitness: float
+    optimum_ratio: float
+
+
+@dataclass(frozen=True)
 class FailureRow:
     """Failures of one kind: how many, and the first candidate's reason."""
 
@@ -61,12 +70,14 @@ class Champion:
         template: Its code template.
         source: Its rendered source.
         seed: The seed heuristic's name if the champion is one, unchanged; else empty.
+        same_as: Name of another known heuristic that is the same rule; else empty.
     """
 
     scored: Scored
     template: Template
     source: str
     seed: str
+    same_as: str
 
     @property
     def candidate(self) -> Candidate:
@@ -91,7 +102,7 @@ class Contents:
         champion: The rule; None where no candidate worked.
         tables: All rules, per split.
         generations: One row a generation.
-        dots: (generation, fitness on train) of every candidate that worked.
+        dots: Every candidate that worked.
         failures: Failures by kind, the most frequent first.
         maps: Allocations of the models that are drawn.
         undrawn: How many models are not drawn.
@@ -111,7 +122,7 @@ class Contents:
     champion: Champion | None
     tables: tuple[SplitTable, ...]
     generations: tuple[GenerationRow, ...]
-    dots: tuple[tuple[int, float], ...]
+    dots: tuple[Dot, ...]
     failures: tuple[FailureRow, ...]
     maps: tuple[ModelMap, ...]
     undrawn: int
@@ -129,7 +140,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
     dataset, templates = setup.dataset, setup.problem.templates
     splits = shown_splits(dataset)
     search_splits = tuple(split for split in splits if split != "test")
-    champion = _champion(outcome, templates)
+    champion = _champion(setup, outcome.champion)
     maps, undrawn = model_maps(setup, None if champion is None else champion.candidate, splits)
     return Contents(
         dataset=dataset.name,
@@ -145,7 +156,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         tables=split_tables(setup, None if champion is None else (champion.candidate, champion.template)),
         generations=_generation_rows(outcome, search_splits),
         dots=tuple(
-            (each.generation, each.evaluation.train.fitness)
+            Dot(each.generation, each.evaluation.train.fitness, each.evaluation.train.optimum_ratio)
             for each in outcome.scored
             if each.evaluation.train is not None
         ),
@@ -159,13 +170,17 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
     )
 
 
-def _champion(outcome: Outcome, templates: Mapping[str, Template]) -> Champion | None:
-    scored = outcome.champion
+def _champion(setup: Setup, scored: Scored | None) -> Champion | None:
     if scored is None:
         return None
-    template = templates[scored.candidate.template]
+    template = setup.problem.templates[scored.candidate.template]
     seed = scored.offspring.change if scored.offspring.operator == "seed" else ""
-    return Champion(scored, template, template.source(scored.candidate), seed)
+    same = (
+        name
+        for name, each in setup.catalogue.heuristics.items()
+        if each.role in COMPARED_ROLES and each.candidate.id == scored.candidate.id
+    )
+    return Champion(scored, template, template.source(scored.candidate), seed, "" if seed else next(same, ""))
 
 
 def _generation_rows(outcome: Outcome, splits: Sequence[str]) -> tuple[GenerationRow, ...]:

@@ -16,19 +16,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from evolve.datasets import Dataset
-from evolve.profiles import FloatArray
+from evolve.profiles import FloatArray, IntArray
 from evolve.reports.allocations import mean_frontier
 from evolve.reports.contents import Contents
 from evolve.reports.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, new_figure, shortened, svg
 from evolve.reports.precision_map import precision_maps
 from evolve.reports.report import COMPRESSION_FIGURE, FITNESS_FIGURE, MAP_FIGURE
-from evolve.reports.tables import RuleScore, SplitTable
+from evolve.reports.tables import CHAMPION, RuleScore, SplitTable
 from evolve.scoring import THRESHOLD
 
 _PUBLISHED_MARKERS = "sD^vPXph"
 #: More dots than this are drawn as pixels: as shapes they would make a file of many megabytes.
 _MOST_SHAPES = 4000
-_RETENTIONS = (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
+_RETENTIONS = (0.0, 0.5, 0.95, 0.99, 0.999, 1.0)
 #: Retentions above 1 − 10^−_NINES are drawn at the right edge.
 _NINES = 4.0
 
@@ -53,50 +53,44 @@ def draw(contents: Contents, dataset: Dataset) -> dict[str, bytes]:
 
 
 def _fitness(contents: Contents) -> Figure:
+    """Draw the search; with several models on train, shares of the optimum, which selection compares."""
     figure = new_figure(3.6)
     axes = figure.add_axes((0.075, 0.15, 0.905, 0.74))
-    optimum = contents.tables[0].rows[0].optimum if contents.tables and contents.tables[0].rows else None
-    if contents.dots:
-        generations = np.array([generation for generation, _ in contents.dots], dtype=np.float64)
-        heights = [height for _, height in contents.dots]
-        axes.scatter(
-            generations + _spread(generations),
-            heights,
-            s=12,
-            color=GREY,
-            alpha=0.55,
-            linewidths=0,
-            label="candidate",
-            rasterized=len(heights) > _MOST_SHAPES,
-        )
-    for name, colour, marker in (("median", BLUE, "s"), ("best", ORANGE, "o")):
-        points = [(row.generation, getattr(row, name)) for row in contents.generations]
-        known = [(x, y) for x, y in points if y is not None]
-        label = "best so far" if name == "best" else "median of the generation"
-        axes.plot(
-            [x for x, _ in known],
-            [y for _, y in known],
-            color=colour,
-            marker=marker,
-            markersize=4.5 if len(known) <= 60 else 0,
-            label=label,
-        )
-    if optimum is not None:
-        axes.axhline(
-            optimum, color=GREEN, linestyle="--", linewidth=1.4, label=f"proven optimum {optimum:.4f}"
-        )
+    train = contents.tables[0] if contents.tables else None
+    shares = train is not None and len(train.models) > 1
+    generations = np.array([each.generation for each in contents.dots], dtype=np.int64)
+    heights = np.array([each.optimum_ratio if shares else each.fitness for each in contents.dots])
+    axes.scatter(
+        generations + _spread(generations),
+        heights,
+        s=14,
+        color=GREY,
+        alpha=0.7,
+        linewidths=0,
+        label="candidate",
+        rasterized=len(heights) > _MOST_SHAPES,
+    )
+    size = 4.5 if len(contents.generations) <= 60 else 0
+    there = np.unique(generations)
+    medians = [float(np.median(heights[generations == each])) for each in there]
+    best = [float(heights[generations <= each].max()) for each in there]
+    axes.plot(there, medians, color=BLUE, marker="s", markersize=size, label="median of the generation")
+    axes.plot(there, best, color=ORANGE, marker="o", markersize=size, label="best so far")
+    if train is not None and train.rows:
+        optimum = 1.0 if shares else train.rows[0].optimum
+        label = "proven optimum" if shares else f"proven optimum {optimum:.4f}"
+        axes.axhline(optimum, color=GREEN, linestyle="--", linewidth=1.4, label=label)
         axes.set_ylim(-0.03 * optimum, 1.06 * optimum)
-    last = max(1, len(contents.generations) - 1)
-    axes.set_xlim(-0.5, last + 0.5)
+    axes.set_xlim(-0.5, max(1, len(contents.generations) - 1) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("generation")
-    axes.set_ylabel("fitness on train")
+    axes.set_ylabel("share of the optimum on train, mean" if shares else "fitness on train")
     axes.grid(axis="y")
     figure.legend(loc="upper left", bbox_to_anchor=(0.065, 1.0), ncols=4)
     return figure
 
 
-def _spread(generations: FloatArray) -> FloatArray:
+def _spread(generations: IntArray) -> FloatArray:
     """Spread the dots of a generation over its width, in the order they were made."""
     offsets = np.zeros(len(generations))
     for generation in np.unique(generations):
@@ -152,8 +146,7 @@ def _draw_compression(
     retention, ratios = frontier
     axes.plot(_nines(retention), ratios, color=GREEN, linewidth=1.6)
     axes.axvline(float(_nines(np.array(THRESHOLD))), color=INK, linestyle=":", linewidth=1)
-    for row in reversed(table.rows):
-        _draw_rule(axes, row, markers)
+    _draw_rules(axes, table.rows, markers)
     axes.set_xlim(-0.15, _NINES + 0.25)
     axes.set_xticks(
         _nines(np.array(_RETENTIONS)).tolist(), [f"{each:g}" for each in _RETENTIONS], fontsize=7.5
@@ -168,21 +161,26 @@ def _draw_compression(
     axes.set_title(f"{table.split} · {models}", fontsize=9)
 
 
-def _draw_rule(axes: Axes, row: RuleScore, markers: dict[str, str]) -> None:
-    if row.accuracy_retention is None or row.compression_ratio is None:
-        return
-    marker, colour, size = {
-        "champion": ("*", ORANGE, 15.0),
-        "published": (markers.get(row.name, "s"), BLUE, 7.0),
-    }.get(row.role, ("o", GREY, 6.0))
-    axes.plot(
-        [float(_nines(np.array(row.accuracy_retention)))],
-        [row.compression_ratio],
-        marker=marker,
-        color=colour,
-        markersize=size,
-        markeredgecolor="white",
-        markeredgewidth=0.7,
-        clip_on=False,
-        zorder=4 if row.role == "champion" else 3,
-    )
+def _draw_rules(axes: Axes, rows: Sequence[RuleScore], markers: dict[str, str]) -> None:
+    """Draw the baselines at once, over them the champion, and published rules within its star."""
+    looks = {CHAMPION: ("*", ORANGE, 17.0), **{name: (each, BLUE, 6.0) for name, each in markers.items()}}
+    places: dict[str, list[tuple[float, float]]] = {"": [], CHAMPION: [], **{name: [] for name in markers}}
+    for row in rows:
+        if row.accuracy_retention is not None and row.compression_ratio is not None:
+            kind = row.name if row.role in (CHAMPION, "published") else ""
+            nines = float(_nines(np.array(row.accuracy_retention)))
+            places[kind].append((nines, row.compression_ratio))
+    for kind, points in places.items():
+        marker, colour, size = looks.get(kind, ("o", GREY, 6.0))
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            linestyle="",
+            marker=marker,
+            color=colour,
+            markersize=size,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            clip_on=False,
+            zorder=3,
+        )

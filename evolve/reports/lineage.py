@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evolve.candidates import Candidate, Evaluation, Scored, SplitScore
-from evolve.reports.markdown import render
+from evolve.reports.markdown import percent, render
 from evolve.templates import Template
 
 #: A graph of more nodes is no picture any more; code hosts also refuse graphs of over 500 edges.
@@ -171,7 +171,7 @@ def mermaid(steps: Sequence[Step]) -> str:
     for step in steps:
         name = step.change if step.operator == "seed" else step.operator
         share = step.scores[0].optimum_ratio
-        shown = "failed" if share is None else f"train {100 * share:.2f} %"
+        shown = "failed" if share is None else f"train {percent(share)}"
         lines.append(f'    s{step.number}["{step.number} {_safe(name)}<br/>{shown}"]')
     for step in steps:
         for place, parent in enumerate(step.parents):

@@ -8,15 +8,23 @@ from itertools import chain
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
-from evolve.profiles import LAYER_TYPES, FloatArray
+from evolve.profiles import LAYER_TYPES
 from evolve.reports.allocations import ModelMap
-from evolve.reports.drawing import PALE, new_figure, shortened
+from evolve.reports.drawing import PALE, WIDTH, new_figure, shortened
 
+# All lengths are inches.
+_LEFT, _RIGHT = 0.9, WIDTH - 0.12
+_LEGEND = 0.36
+_TITLE = 0.2
+_ROW = 0.2
+_BELOW = 0.38
+#: Between the allocations and the lines of the layer types.
+_SPACE = 0.07
 #: A map of more layers joins neighbours of one format instead of leaving gaps between them.
 _MOST_SEPARATE = 260
 #: Left, right, top and bottom.
@@ -26,17 +34,22 @@ _Box = tuple[float, float, float, float]
 def precision_maps(maps: Sequence[ModelMap]) -> Figure:
     """Draw a panel a model: champion, optimum, and below them each type of layer on a line of its own."""
     colours = _format_colours(maps)
-    inches = [0.62 + 0.2 * (2 + len(_types(each))) for each in maps]
-    height = 0.55 + sum(inches) + 0.25
-    figure = new_figure(height)
-    top = height - 0.55
-    for model, size in zip(maps, inches, strict=True):
-        axes = figure.add_axes((0.095, (top - size + 0.3) / height, 0.89, (size - 0.58) / height))
-        _draw_map(axes, model, colours)
-        top -= size
+    heights = [_TITLE + _ROW * (2 + len(_types(each))) + _SPACE + _BELOW for each in maps]
+    total = _LEGEND + sum(heights)
+    # Axes would cost more than everything drawn in them: a panel is a few shapes and labels.
+    figure = new_figure(total)
+    top = total - _LEGEND
+    for model, height in zip(maps, heights, strict=True):
+        _draw_map(figure, model, colours, top)
+        top -= height
     handles = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.085, 1), ncols=8, handlelength=1.2)
-    figure.text(0.985, 0.06 / height, "layers in the order of the network", ha="right", va="bottom")
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(_LEFT / WIDTH - 0.012, 1),
+        ncols=8,
+        handlelength=1.2,
+    )
     return figure
 
 
@@ -45,56 +58,77 @@ def _types(model: ModelMap) -> list[str]:
 
 
 def _format_colours(maps: Sequence[ModelMap]) -> dict[str, str]:
-    """Give the formats in use colours that darken with their bits."""
+    """Give the formats in use, and only those, colours that darken with their bits."""
     bits = {name: width for each in maps for name, width in zip(each.formats, each.bits, strict=True)}
-    ordered = sorted(bits, key=lambda name: (bits[name], name))
     used = {share.format for each in maps for share in each.shares}
-    ramp = matplotlib.colormaps["plasma"](np.linspace(0.9, 0.0, len(ordered)))
+    ordered = sorted(used, key=lambda name: (bits[name], name))
+    ramp = matplotlib.colormaps["plasma"](np.linspace(0.88, 0.05, len(ordered)))
     colours = ("#" + "".join(f"{round(255 * part):02x}" for part in colour[:3]) for colour in ramp)
-    return {name: colour for name, colour in zip(ordered, colours, strict=True) if name in used}
+    return dict(zip(ordered, colours, strict=True))
 
 
-def _draw_map(axes: Axes, model: ModelMap, colours: dict[str, str]) -> None:
+def _draw_map(figure: Figure, model: ModelMap, colours: dict[str, str], top: float) -> None:
+    inches = figure.dpi_scale_trans
     L, types = len(model.layer_types), _types(model)
-    lines = [("champion", 0.0), ("optimum", 1.0), *((name, 2.35 + row) for row, name in enumerate(types))]
-    places = dict(lines)
+    middle = top - _TITLE - _ROW / 2
+    rows = {"champion": middle, "optimum": middle - _ROW}
+    rows |= {name: middle - _SPACE - _ROW * (2 + place) for place, name in enumerate(types)}
+    lines = [((_LEFT, rows[name]), (_RIGHT, rows[name])) for name in types]
+    figure.add_artist(LineCollection(lines, colors=PALE, linewidths=0.8, zorder=0, transform=inches))
+    for name, boxes in _boxes(model, rows).items():
+        figure.add_artist(PathPatch(_outline(boxes), facecolor=colours[name], linewidth=0, transform=inches))
+    agreement = "" if model.agreement is None else f", {model.agreement} of them as in the optimum"
+    title = f"{model.split} · {shortened(model.label)} · {L} layers{agreement}"
+    figure.text(_LEFT, top - 0.05, title, size=10, va="center", transform=inches)
+    if model.champion is None:
+        figure.text(
+            (_LEFT + _RIGHT) / 2, middle, "the rule fails on this model", va="center", transform=inches
+        )
+    for name, height in rows.items():
+        figure.text(_LEFT - 0.07, height, name, ha="right", va="center", transform=inches)
+    foot = min(rows.values()) - _ROW / 2 - 0.02
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if 12 * step >= L)
+    for layer in range(0, L, step):
+        place = _LEFT + (_RIGHT - _LEFT) * (layer + 0.5) / L
+        figure.text(place, foot, str(layer), size=8, ha="center", va="top", transform=inches)
+    figure.text(_LEFT - 0.12, foot, "layer", size=8, ha="right", va="top", transform=inches)
+
+
+def _boxes(model: ModelMap, rows: dict[str, float]) -> dict[str, list[_Box]]:
+    """Return by format the boxes of its layers."""
     optimum = np.array(model.optimum)
-    champion = np.full(L, -1) if model.champion is None else np.array(model.champion)
+    champion = np.full(len(optimum), -1) if model.champion is None else np.array(model.champion)
     # Where the champion fails, the types are still shown, in the optimum's formats.
     shown = optimum if model.champion is None else champion
-    rows = np.array([places[kind] for kind in model.layer_types])
-    gap = 0.12 if L <= _MOST_SEPARATE else 0.0
-    axes.hlines([places[name] for name in types], 0, L, colors=PALE, linewidths=0.8)
+    types = np.array(model.layer_types)
+    boxes: dict[str, list[_Box]] = {}
     for index, name in enumerate(model.formats):
-        boxes = [
-            *_boxes(np.flatnonzero(champion == index), np.zeros(L), 0.92, gap),
-            *_boxes(np.flatnonzero(optimum == index), np.ones(L), 0.92, gap),
-            *_boxes(np.flatnonzero(shown == index), rows, 0.62, gap),
+        found = [
+            *_row_of_boxes(champion == index, rows["champion"], 0.185),
+            *_row_of_boxes(optimum == index, rows["optimum"], 0.185),
         ]
-        if boxes:
-            axes.add_patch(PathPatch(_outline(boxes), facecolor=colours[name], linewidth=0))
-    if model.champion is None:
-        axes.text(L / 2, 0, "the rule fails on this model", ha="center", va="center")
-    axes.set_xlim(-0.2, L + 0.2)
-    axes.set_ylim(2.35 + len(types) - 0.5, -0.6)
-    axes.set_yticks([place for _, place in lines], [name for name, _ in lines])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    ticks = [tick for tick in axes.get_xticks() if 0 <= tick < L and tick == int(tick)]
-    axes.set_xticks([tick + 0.5 for tick in ticks], [f"{tick:.0f}" for tick in ticks])
-    axes.tick_params(axis="x", pad=1, labelsize=8)
-    agreement = "" if model.agreement is None else f" · {model.agreement} as in the optimum"
-    axes.set_title(f"{shortened(model.model)} · {model.split} · {L} layers{agreement}", pad=4)
+        for kind in _types(model):
+            found += _row_of_boxes((shown == index) & (types == kind), rows[kind], 0.125)
+        if found:
+            boxes[name] = found
+    return boxes
 
 
-def _boxes(layers: npt.NDArray[np.intp], rows: FloatArray, height: float, gap: float) -> list[_Box]:
-    """Return (left, right, top, bottom) of the boxes of some layers; neighbours join if there is no gap."""
+def _row_of_boxes(chosen: npt.NDArray[np.bool_], middle: float, height: float) -> list[_Box]:
+    layers, width = np.flatnonzero(chosen), (_RIGHT - _LEFT) / len(chosen)
     if not len(layers):
         return []
-    same = (np.diff(layers) == 1) & (np.diff(rows[layers]) == 0) & (gap == 0)
-    runs = np.split(layers, np.flatnonzero(~same) + 1)
+    separate = len(chosen) <= _MOST_SEPARATE
+    gap = 0.06 * width if separate else 0.0
+    # Without gaps, neighbours are one box: between two, some viewers would show a hairline.
+    runs = np.split(layers, np.flatnonzero((np.diff(layers) > 1) | separate) + 1)
     return [
-        (run[0] + gap / 2, run[-1] + 1 - gap / 2, rows[run[0]] - height / 2, rows[run[0]] + height / 2)
+        (
+            _LEFT + width * float(run[0]) + gap,
+            _LEFT + width * float(run[-1] + 1) - gap,
+            middle + height / 2,
+            middle - height / 2,
+        )
         for run in runs
     ]
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 from evolve.engine import FINALISTS
+from evolve.errors import PluginError
 from evolve.reports.champion import standalone_source
 from evolve.reports.contents import Champion, Contents
 from evolve.reports.lineage import render_lineage, source_with_values
 from evolve.reports.markdown import code, counted, joined, number, percent, render
 from evolve.reports.tables import SplitTable
 from evolve.reports.words import in_words
+from evolve.scoring import THRESHOLD
 from evolve.store import to_json_text
 
 #: The pictures of a report, in its folder.
@@ -28,20 +29,27 @@ def report_texts(contents: Contents, figures: bool) -> dict[str, str]:
         contents: What the report shows.
         figures: Whether the report has pictures.
     """
+    alone, problem = _standalone(contents)
     texts = {
-        "report.md": render_report(contents, figures),
+        "report.md": render_report(contents, figures, problem),
         "lineage.md": render_lineage(contents.lineage),
         "champion.json": to_json_text(champion_record(contents)),
     }
+    return texts | ({"champion.py": alone} if alone else {})
+
+
+def _standalone(contents: Contents) -> tuple[str, str]:
+    """Return the champion as a file of its own, or why a plugin's rule cannot be one."""
     champion = contents.champion
-    if champion is not None:
-        texts["champion.py"] = standalone_source(
-            champion.candidate,
-            champion.template,
-            title=f"Allocates a number format to each layer of a network: candidate {champion.candidate.id}.",
-            facts=_facts(contents),
-        )
-    return texts
+    if champion is None:
+        return "", ""
+    title = f"Allocates a number format to each layer of a network: candidate {champion.candidate.id}."
+    try:
+        facts = _facts(contents)
+        return standalone_source(champion.candidate, champion.template, title=title, facts=facts), ""
+    except PluginError as error:
+        # Without the plugin's file, which is a path of this machine.
+        return "", ": ".join(part for part in (error.field, error.problem) if part)
 
 
 def found(contents: Contents) -> str:
@@ -51,12 +59,9 @@ def found(contents: Contents) -> str:
     if contents.champion is None:
         return f"In {effort}, {start}, no candidate worked, so there is no rule; the reasons are below."
     seed = contents.champion.seed
-    what = f"nothing better than the seed heuristic {code(seed)}" if seed else "a rule"
-    shares = joined([_share(table, contents) for table in contents.tables])
-    return (
-        f"In {effort}, {start}, the search found {what}, which reaches {shares} of the proven optimum"
-        f"{_comparison(contents)}."
-    )
+    what = f"nothing better than the seed heuristic {code(seed)}, which" if seed else "a rule that"
+    shares = joined([_share(table, contents, place == 0) for place, table in enumerate(contents.tables)])
+    return f"In {effort}, {start}, the search found {what} {shares}{_comparison(contents)}."
 
 
 def _generations(contents: Contents) -> str:
@@ -66,15 +71,20 @@ def _generations(contents: Contents) -> str:
     return f"{made} of {counted(contents.planned, 'generation')}, before it was stopped,"
 
 
-def _share(table: SplitTable, contents: Contents) -> str:
-    assert table.champion is not None
-    if table.champion.failure:
-        return f"nothing on {table.split}, where it fails,"
+def _share(table: SplitTable, contents: Contents, first: bool) -> str:
+    row = table.champion
+    assert row is not None
+    if row.failure:
+        return f"fails on {table.split}"
+    where = f"on {table.split}"
     if contents.single_file:
-        return f"{percent(table.champion.optimum_ratio)} on the one model it was searched on"
-    several = f" (mean of {len(table.models)} models)" if len(table.models) > 1 else ""
-    unseen = ", which selected nothing," if table.split == "test" else ""
-    return f"{percent(table.champion.optimum_ratio)} on {table.split}{several}{unseen}"
+        where = "on the one model it was searched on"
+    elif len(table.models) > 1:
+        where += f" (mean of {len(table.models)} models)"
+    reaches = "reaches " if first else ""
+    optimum = " of the proven optimum" if first else ""
+    unseen = ", which selected nothing" if table.split == "test" else ""
+    return f"{reaches}{percent(row.optimum_ratio)}{optimum} {where}{unseen}"
 
 
 def _comparison(contents: Contents) -> str:
@@ -84,7 +94,8 @@ def _comparison(contents: Contents) -> str:
     if published is None:
         return ""
     where = "there" if len(contents.tables) == 1 else f"on {table.split}"
-    return f"; the best published rule {where}, {code(published.name)}, reaches {percent(published.optimum_ratio)}"
+    share = percent(published.optimum_ratio)
+    return f"; the best published rule {where}, {code(published.name)}, reaches {share}"
 
 
 def champion_record(contents: Contents) -> dict[str, Any]:
@@ -116,30 +127,34 @@ def champion_record(contents: Contents) -> dict[str, Any]:
 def _scores(table: SplitTable) -> dict[str, Any]:
     assert table.champion is not None
     scores = asdict(table.champion)
-    return {"models": len(table.models), **{key: scores[key] for key in scores if key not in ("name", "role")}}
+    return {
+        "models": len(table.models),
+        **{key: scores[key] for key in scores if key not in ("name", "role")},
+    }
 
 
-def _facts(contents: Contents) -> list[str]:
-    """Return what the standalone champion says of itself: how good it is, and on what."""
-    facts = []
+def _facts(contents: Contents) -> dict[str, str]:
+    """Return what the standalone champion says of itself: what it is, how good, and on what."""
+    facts = {"found": found(contents)}
     for table in contents.tables:
         row = table.champion
         assert row is not None
-        facts.append(
-            f"{table.split}: it fails"
-            if row.failure
-            else f"{table.split}: fitness {number(row.fitness)}, {percent(row.optimum_ratio)} of the proven "
-            f"optimum, compression {number(row.compression_ratio)}, retention {number(row.accuracy_retention)}"
+        measured = (
+            f"fitness {number(row.fitness)} (optimum {number(row.optimum)})",
+            f"compression {number(row.compression_ratio)}",
+            f"retention {number(row.accuracy_retention)}",
         )
+        facts[table.split] = "it fails" if row.failure else ", ".join(measured)
     return facts
 
 
-def render_report(contents: Contents, figures: bool) -> str:
+def render_report(contents: Contents, figures: bool, problem: str = "") -> str:
     """Render ``report.md``.
 
     Args:
         contents: What the report shows.
         figures: Whether it links pictures.
+        problem: Why there is no ``champion.py``; empty if there is one.
     """
     champion = contents.champion
     several = any(len(table.models) > 1 for table in contents.tables)
@@ -149,9 +164,11 @@ def render_report(contents: Contents, figures: bool) -> str:
             "contents": contents,
             "found": found(contents),
             "champion": champion,
+            "problem": problem,
             "rule": "" if champion is None else source_with_values(champion.candidate, champion.template),
             "words": "" if champion is None else _words(champion),
             "several": several,
+            "threshold": THRESHOLD,
             "finalists": FINALISTS,
             "figures": {"map": MAP_FIGURE, "fitness": FITNESS_FIGURE, "compression": COMPRESSION_FIGURE}
             if figures

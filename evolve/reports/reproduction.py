@@ -7,7 +7,7 @@ import json
 import platform
 import shlex
 from dataclasses import dataclass, fields
-from importlib import import_module
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def _versions(store: RunStore) -> tuple[tuple[str, str], ...]:
         python, recorded = str(manifest["python"]), dict(manifest["libraries"])
     except (OSError, KeyError, TypeError, ValueError):
         python, recorded = platform.python_version(), {}
-    found = {name: recorded.get(name) or import_module(name).__version__ for name in _LIBRARIES}
+    found = {name: recorded.get(name) or metadata.version(name) for name in _LIBRARIES}
     return (("evolve", store.config().get("version", __version__)), ("Python", python), *found.items())
 
 

@@ -8,11 +8,14 @@ from statistics import fmean
 
 from evolve.candidates import Candidate
 from evolve.datasets import SPLITS, Dataset
+from evolve.profiles import ModelProfile
 from evolve.results import Result, evaluate_rules
 from evolve.setup import Setup
 from evolve.templates import Template
 
 CHAMPION = "champion"
+#: Whom the champion is compared with.
+COMPARED_ROLES = ("published", "baseline")
 #: Roles in the order of the tables.
 _ROLES = (CHAMPION, "published", "discovered", "baseline", "user")
 #: The champion's key among rules; plugins are named by identifiers, so none can be called this.
@@ -53,7 +56,7 @@ class SplitTable:
 
     Attributes:
         split: ``train``, ``valid`` or ``test``.
-        models: Names of the split's models.
+        models: What the split's models are called, see `model_label`.
         rows: The champion, published rules, baselines; the better first within each.
     """
 
@@ -81,6 +84,13 @@ def shown_splits(dataset: Dataset) -> tuple[str, ...]:
     )
 
 
+def model_label(split: str, profile: ModelProfile) -> str:
+    """Return what a model is called beside its split; a name that only says the split says nothing."""
+    if profile.name not in SPLITS or not profile.description:
+        return profile.name
+    return profile.description if profile.name == split else f"{profile.name} ({profile.description})"
+
+
 def split_tables(setup: Setup, champion: Rule | None) -> tuple[SplitTable, ...]:
     """Score the champion, the rules it is compared with and the seeds on every split that is shown.
 
@@ -95,7 +105,7 @@ def _rules(setup: Setup, champion: Rule | None) -> dict[str, tuple[str, Rule]]:
     rules = {} if champion is None else {_CHAMPION_KEY: (CHAMPION, champion)}
     seeds = {each.change for each in setup.problem.seeds}
     for name, each in setup.catalogue.heuristics.items():
-        if each.role in ("published", "baseline") or name in seeds:
+        if each.role in COMPARED_ROLES or name in seeds:
             rules[name] = (each.role, (each.candidate, each.template))
     return rules
 
@@ -110,7 +120,7 @@ def _split_table(split: str, rules: Mapping[str, tuple[str, Rule]], dataset: Dat
         found.setdefault(result.heuristic, []).append(result)
     rows = [_mean_score(name, rules[name][0], listed) for name, listed in found.items()]
     rows.sort(key=lambda row: (_ROLES.index(row.role), -(row.optimum_ratio or 0.0), row.name))
-    return SplitTable(split, tuple(each.name for each in profiles), tuple(rows))
+    return SplitTable(split, tuple(model_label(split, each) for each in profiles), tuple(rows))
 
 
 def _mean_score(name: str, role: str, results: Sequence[Result]) -> RuleScore:
