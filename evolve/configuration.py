@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evolve.errors import InputError
-from evolve.search import STRATEGIES
+from evolve.search import check_strategy
 from evolve.search.base import OPERATORS
 from evolve.signals import level_index
 
@@ -70,13 +70,7 @@ class RunConfig:
         if not self.start_from:
             raise InputError("no seed heuristics", field="start_from", expected="roles or names", found=())
         level_index(self.signals)
-        if self.strategy not in STRATEGIES:
-            raise InputError(
-                "unknown strategy",
-                field="strategy",
-                expected=f"one of {', '.join(STRATEGIES)}",
-                found=self.strategy,
-            )
+        check_strategy(self.strategy)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON."""

@@ -198,7 +198,7 @@ def _generate_suite(suite: str, seed_text: str | None) -> Dataset:
         words = "a whole number, at least 0"
         raise ProfileError("bad seed", field=suite, expected=words, found=seed_text, cure=f"Write {suite}:7.")
     seed = int(seed_text or 0)
-    families = {split: tuple(FAMILIES) for split in SPLITS}
+    families = dict.fromkeys(SPLITS, tuple(FAMILIES))
     if suite == "suite-shift":
         seen = tuple(family for family in FAMILIES if family not in UNSEEN_FAMILIES)
         families = {"train": seen, "valid": seen, "test": UNSEEN_FAMILIES}

@@ -162,7 +162,7 @@ def _summarise(
 ) -> GenerationSummary:
     working = [each.evaluation.train.fitness for each in new if each.evaluation.train is not None]
     champion = choose_champion(scored)
-    best = max(scored, key=rank_key).evaluation.train if scored else None
+    best = max(scored, key=lambda each: each.evaluation.objective).evaluation.train if scored else None
     return GenerationSummary(
         generation=generation,
         best=None if best is None else best.fitness,

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import FrameType
 
 import numpy as np
@@ -34,6 +34,10 @@ FloatArray = npt.NDArray[np.float64]
 _CHUNK_ELEMENTS = 250_000
 #: Seconds a rule may take for one call; only a plugin with an endless loop gets there.
 TIME_LIMIT = 20.0
+
+
+#: A source is compiled once, however many calls it takes to evaluate all its parameter vectors.
+_compiled = lru_cache(maxsize=4096)(compile_rule)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Arena:
     def evaluate(self, task: Task) -> list[ModelScores | Failure]:
         """Evaluate P parameter vectors of one source; one result a vector, in order."""
         try:
-            rule = compile_rule(task.source, task.file or "<rule>")
+            rule = _compiled(task.source, task.file or "<rule>")
         except TemplateError as error:
             return [Failure("does not compile", str(error))] * len(task.values)
         results: list[ModelScores | Failure] = []
@@ -122,7 +126,7 @@ class Arena:
             fail for the same reason.
         """
         try:
-            rule = compile_rule(task.source, task.file or "<rule>")
+            rule = _compiled(task.source, task.file or "<rule>")
         except TemplateError as error:
             return [str(error)] * len(task.values)
         digests = [hashlib.blake2b(digest_size=12) for _ in task.values]

@@ -8,7 +8,7 @@ that generator out, seeded, and puts its state back afterwards. Typed trees foll
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -16,12 +16,26 @@ from typing import Any
 
 from deap import gp
 
-from evolve.expressions import OPERATIONS, TABLES, Node, Type, signal_range
+from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type, signal_range
 from evolve.profiles import LAYER_TYPES
 from evolve.signals import PER_LAYER_SIGNALS, level_index
 
 #: Expressions above this size are not made: nobody would read them.
 MAX_SIZE = 25
+
+
+#: How often random expressions use each kind of operation; those not named are reductions over a model.
+_OPERATION_WEIGHTS: Mapping[str, float] = {
+    "multiply": 4.0,
+    "divide": 3.0,
+    "add": 2.0,
+    "subtract": 1.0,
+    "where": 3.0,
+    "log": 0.5,
+    "sqrt": 0.5,
+    "exp": 1.0,
+    "reduction": 2.0,
+}
 
 
 @contextmanager
@@ -184,10 +198,20 @@ class Vocabulary:
             return random.choice(self.tables)
         return self._random_operation("table", depth)
 
+    @staticmethod
+    def _choose_operation(type_: Type) -> Operation:
+        kind = random.choices(list(_OPERATION_WEIGHTS), list(_OPERATION_WEIGHTS.values()))[0]
+        fitting = [each for each in OPERATIONS if each.result == type_ and _kind_of(each) == kind]
+        return random.choice(fitting or [each for each in OPERATIONS if each.result == type_])
+
     def _random_operation(self, type_: Type, depth: int) -> Node:
-        operation = random.choice([each for each in OPERATIONS if each.result == type_])
+        operation = self._choose_operation(type_)
         below = tuple(self.random_expression(each, depth - 1) for each in operation.arguments)
         return Node(operation.name, below)
+
+
+def _kind_of(operation: Operation) -> str:
+    return operation.name if operation.name in _OPERATION_WEIGHTS else "reduction"
 
 
 @cache

@@ -11,15 +11,12 @@ knapsack (Sinha and Zoltners 1979). Below, the *value* of an allocation is its C
 Let H be the lower convex hull of all pairs (D, C). Its vertices are the allocations of the Lagrangian
 path. Between two vertices H is linear, so H − v·g is concave: if no vertex has a value below v,
 neither has any point between two of them. Hence the best vertex is the optimum, unless a better
-allocation lies between the last vertex within the limit and the limit itself. With σ the slope of H
-there, an allocation with a value below v fulfils
+allocation lies between the last vertex within the limit and the limit itself. For this stretch a
+dynamic program over the layers keeps the partial sums (D, C) that no other dominates (Nemhauser and
+Ullmann 1969) and that, continued along the hull of the other layers, can still be an improvement (as
+in Pisinger 1995).
 
-    C + σ·D  <  v·g(limit) + σ·limit.
-
-The left side is a sum over layers. A dynamic program over the layers keeps the partial sums (C, D)
-that can still fulfil this and that no other dominates (Nemhauser and Ullmann 1969; Pisinger 1995).
-
-Shapes: L layers (tied ones count once), K formats, n partial sums.
+Shapes: L layers (tied ones count once), K formats, V vertices, n partial sums.
 """
 
 from __future__ import annotations
@@ -37,7 +34,6 @@ STATE_LIMIT = 10_000
 """Partial sums kept at most; those with the worst bounds go first, and widen the gap."""
 
 _EXACT = 1e-12  # relative improvement of a value that is not worth a search
-_NARROW = 200  # states of a first sweep, whose good allocation makes the next one cheap
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,131 +224,136 @@ def _solve(problem: _Problem, state_limit: int) -> tuple[IndexArray, float]:
     last = int(np.flatnonzero(values < np.inf)[-1])
     if last == len(path.slopes):
         return best, float(values.min())
-    bound = problem.cost.min(axis=1).sum() / problem.reward(path.losses[:1])[0]
-    max_states = min(_NARROW, state_limit)
-    while True:
-        sweep = _Sweep(problem, path, float(path.slopes[last]), best, max_states)
-        sweep.run()
-        best, bound = sweep.best, max(bound, min(sweep.value, sweep.dropped))
-        if bound >= sweep.value or max_states >= state_limit:
-            return best, float(bound)
-        max_states = min(10 * max_states, state_limit)
+    search = _Search(problem, path, last, best, state_limit)
+    search.run()
+    return search.best, min(search.value, search.dropped)
 
 
-class _Sweep:
-    """One dynamic program over the layers.
+@dataclass(frozen=True, eq=False)
+class _Rest:
+    """What the undecided layers can add to a partial sum: the vertices of their own Lagrangian path.
+
+    Attributes:
+        steps: Their steps, as indices of the steps of the path of all layers.
+        costs: What they add to the cost at each vertex, (V,).
+        losses: What they add to the loss at each vertex, (V,).
+        slopes: Cost saved per loss added beyond each vertex; at the last one, before it, (V,).
+    """
+
+    steps: IndexArray
+    costs: FloatArray
+    losses: FloatArray
+    slopes: FloatArray
+
+    @classmethod
+    def of(cls, problem: _Problem, path: LagrangianPath, undecided: NDArray[np.bool_]) -> _Rest:
+        """Return the path of the layers marked in ``undecided``, (L,)."""
+        rows, steps = np.flatnonzero(undecided), np.flatnonzero(undecided[path.layers])
+        start = path.start[rows]
+        costs = np.cumsum(np.append(problem.cost[rows, start].sum(), -path.saved[steps]))
+        losses = np.cumsum(np.append(problem.loss[rows, start].sum(), path.added[steps]))
+        slopes = path.slopes[np.append(steps, steps[-1:])] if len(steps) else np.zeros(1)
+        return cls(steps, costs, losses, slopes)
+
+
+class _Search:
+    """The dynamic program over the layers, for what lies beyond the last vertex within the limit.
 
     Args:
         problem: The problem.
         path: Its Lagrangian path.
-        price: Slope of the path at the limit, σ.
-        best: The best allocation known, (L,).
+        last: The last vertex of the path within the limit.
+        best: The best vertex of the path within the limit, as an allocation, (L,).
         max_states: Partial sums kept at most.
 
     Attributes:
-        best: The best allocation known, now or once run.
+        best: The best allocation found so far, (L,).
         value: Its value.
         dropped: A lower bound on the values of all that was dropped for lack of space.
     """
 
     def __init__(
-        self, problem: _Problem, path: LagrangianPath, price: float, best: IndexArray, max_states: int
+        self, problem: _Problem, path: LagrangianPath, last: int, best: IndexArray, max_states: int
     ) -> None:
-        self.problem, self.path, self.price, self.max_states = problem, path, price, max_states
         self.best, self.value, self.dropped = best, problem.value(best), np.inf
-        self._final_reward = float(problem.reward(np.array([problem.limit]))[0])
-        cost, loss = problem.cost, problem.loss
-        priced = cost + price * loss
-        least = priced.min(axis=1)
-        self._rounding = 1e-13 * float(np.abs(least).sum() + abs(price * problem.limit))
-        regret = priced - least[:, None]
-        self._alive = (regret < self._ceiling() - least.sum()) & ~_dominated(cost, loss)
-        # Layers with a single option left need no search; of the others, the clearest cases come first.
-        self._settled = self._alive.sum(axis=1) == 1
-        open_layers = np.flatnonzero(~self._settled)
-        second = np.sort(np.where(self._alive, regret, np.inf), axis=1)[:, :2].max(axis=1)
-        self._order = order = open_layers[np.argsort(-second[open_layers], kind="stable")]
-        self._start = np.where(self._settled, self._alive.argmax(axis=1), path.start)
-        rows = np.flatnonzero(self._settled)
-        self._costs = cost[rows, self._start[rows]].sum(keepdims=True)
-        self._losses = loss[rows, self._start[rows]].sum(keepdims=True)
-        # What the layers after each position of the order add: at least, and at the start of the path.
-        self._least_priced = _sums_of_rest(least[order])
-        self._least_loss = _sums_of_rest(np.where(self._alive, loss, np.inf).min(axis=1)[order])
-        self._start_cost = _sums_of_rest(cost[order, path.start[order]])
-        self._start_loss = _sums_of_rest(loss[order, path.start[order]])
-        self._steps = ~self._settled[path.layers]  # those of the path in layers still undecided
-        self._history: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
+        self._problem, self._path, self._max_states = problem, path, max_states
+        self._loss_of_last = path.losses[last]
+        self._costs, self._losses = np.zeros((2, 1))  # the partial sums, (n,)
+        # Of each layer decided: which partial sum each one extends, (n,), by which option, (n,).
+        self._history: list[tuple[int, NDArray[np.int32], NDArray[np.uint8]]] = []
 
     def run(self) -> None:
-        """Decide layer after layer."""
-        if not self._alive.any(axis=1).all():
-            return
-        for position, layer in enumerate(self._order, start=1):
-            self._branch(position, int(layer))
-            if not len(self._costs):
+        """Decide layer after layer, until no improvement is left to find."""
+        # The layers with the most cost at stake come first: the small ones can still make use of any
+        # loss that the large ones leave, so that the bounds of partial sums are nearly reached.
+        undecided = np.ones(len(self.best), dtype=bool)
+        for layer in np.argsort(-np.ptp(self._problem.cost, axis=1), kind="stable"):
+            undecided[layer] = False
+            rest = _Rest.of(self._problem, self._path, undecided)
+            self._branch(int(layer))
+            vertices = self._prune(rest)
+            if not len(vertices):
                 return
-            self._complete(position)
+            self._complete(rest, vertices)
 
-    def _ceiling(self) -> float:
-        """Return v·g(limit) + σ·limit, which an improvement stays below."""
-        target = self.value - _EXACT * abs(self.value)
-        return target * self._final_reward + self.price * self.problem.limit + self._rounding
-
-    def _branch(self, position: int, layer: int) -> None:
-        """Extend the partial sums by each option of one more layer, and keep those that matter."""
-        options = np.flatnonzero(self._alive[layer])
-        parents = len(self._costs)
-        costs = np.add.outer(self.problem.cost[layer, options], self._costs).ravel()
-        losses = np.add.outer(self.problem.loss[layer, options], self._losses).ravel()
-        bounds = costs + self.price * losses + self._least_priced[position]
-        within = losses <= self.problem.limit - self._least_loss[position]
-        kept = np.flatnonzero(within & (bounds < self._ceiling()))
-        kept = kept[_pareto_front(costs[kept], losses[kept])]
-        if len(kept) > self.max_states:
-            ranked = np.argpartition(bounds[kept], self.max_states)
-            best_dropped = float(bounds[kept[ranked[self.max_states :]]].min())
-            bound = (best_dropped - self.price * self.problem.limit) / self._final_reward
-            self.dropped = min(self.dropped, bound)
-            kept = kept[np.sort(ranked[: self.max_states])]
+    def _branch(self, layer: int) -> None:
+        """Extend each partial sum by each option of a layer, and keep those that none dominates."""
+        costs = np.add.outer(self._problem.cost[layer], self._costs).ravel()
+        losses = np.add.outer(self._problem.loss[layer], self._losses).ravel()
+        kept = _pareto_front(costs, losses)
+        options, parents = np.divmod(kept, len(self._costs))
+        self._history.append((layer, parents.astype(np.int32), options.astype(np.uint8)))
         self._costs, self._losses = costs[kept], losses[kept]
-        self._history.append(((kept % parents).astype(np.int32), options[kept // parents].astype(np.uint8)))
 
-    def _complete(self, position: int) -> None:
-        """Complete each partial sum by the last vertex of the undecided layers' path within the limit."""
-        path, problem = self.path, self.problem
-        self._steps &= path.layers != self._order[position - 1]
-        costs = np.cumsum(np.append(self._start_cost[position], -path.saved[self._steps]))
-        losses = np.cumsum(np.append(self._start_loss[position], path.added[self._steps]))
-        vertex = np.searchsorted(losses, problem.limit - self._losses, side="right") - 1
-        values = problem.values(self._costs + costs[vertex], self._losses + losses[vertex])
-        state = int(np.where(vertex < 0, np.inf, values).argmin())
-        if values[state] >= self.value - _EXACT * abs(self.value):
+    def _prune(self, rest: _Rest) -> IndexArray:
+        """Keep the partial sums that can still improve, the most promising ones if they are too many.
+
+        An improvement that starts with the partial sum (C, D) has a total loss of at most ``most`` and,
+        as it lies beyond the last vertex, of at least ``least``. Its total cost is above the hull of
+        the rest, moved by (C, D), hence above the hull's tangent at ``most``. Between the two, the
+        tangent over g is lowest at one of them.
+
+        Returns:
+            For each partial sum that is kept, the last vertex of the rest within the limit.
+        """
+        limit, reward = self._problem.limit, self._problem.reward
+        vertices = np.searchsorted(rest.losses, limit - self._losses, side="right") - 1
+        most = np.minimum(self._losses + rest.losses[-1], limit)
+        least = np.clip(self._losses + rest.losses[0], self._loss_of_last, most)
+        slopes = rest.slopes[vertices]
+        lowest = self._costs + rest.costs[vertices] - slopes * (most - self._losses - rest.losses[vertices])
+        bounds = np.minimum(lowest / reward(most), (lowest + slopes * (most - least)) / reward(least))
+        kept = np.flatnonzero((vertices >= 0) & (bounds < self._target()))
+        if len(kept) > self._max_states:
+            ranked = kept[np.argpartition(bounds[kept], self._max_states)]
+            self.dropped = min(self.dropped, float(bounds[ranked[self._max_states :]].min()))
+            kept = np.sort(ranked[: self._max_states])
+        self._costs, self._losses = self._costs[kept], self._losses[kept]
+        layer, parents, options = self._history[-1]
+        self._history[-1] = (layer, parents[kept], options[kept])
+        kept_vertices: IndexArray = vertices[kept]
+        return kept_vertices
+
+    def _complete(self, rest: _Rest, vertices: IndexArray) -> None:
+        """Complete each partial sum by a vertex of the rest; adopt the best if it is an improvement."""
+        totals = self._costs + rest.costs[vertices], self._losses + rest.losses[vertices]
+        values = self._problem.values(*totals)
+        state = int(values.argmin())
+        if values[state] >= self._target():
             return
-        completed = self._start.copy()
-        taken = np.flatnonzero(self._steps)[: vertex[state]]
-        completed[path.layers[taken]] = path.options[taken]
-        for layer, (parents, options) in zip(self._order[:position][::-1], self._history[::-1], strict=True):
+        completed = self._path.start.copy()
+        steps = rest.steps[: vertices[state]]
+        completed[self._path.layers[steps]] = self._path.options[steps]
+        for layer, parents, options in reversed(self._history):
             completed[layer] = options[state]
             state = parents[state]
-        value = problem.value(completed)
+        value = self._problem.value(completed)
         if value < self.value:
             self.best, self.value = completed, value
 
-
-def _sums_of_rest(array: FloatArray) -> FloatArray:
-    """Return the sums over all later entries: ``array[i:].sum()`` for i from 0 to its length."""
-    return np.append(np.cumsum(array[::-1])[::-1], 0.0)
-
-
-def _dominated(cost: FloatArray, loss: FloatArray) -> NDArray[np.bool_]:
-    """Return which options another one of the same layer makes useless, (L, K)."""
-    useless = np.zeros(cost.shape, dtype=bool)
-    for option in range(cost.shape[1]):
-        dearer, worse = cost - cost[:, [option]], loss - loss[:, [option]]
-        strictly = (dearer > 0) | (worse > 0) | (np.arange(cost.shape[1]) > option)
-        useless |= (dearer >= 0) & (worse >= 0) & strictly
-    return useless
+    def _target(self) -> float:
+        """Return what the value of an improvement stays below."""
+        return self.value - _EXACT * abs(self.value)
 
 
 def _pareto_front(costs: FloatArray, losses: FloatArray) -> IndexArray:

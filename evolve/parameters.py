@@ -58,13 +58,13 @@ class Parameter:
             unit = (value - self.low) / (self.high - self.low)
         return min(1.0, max(0.0, unit))
 
-    def from_unit(self, unit: float) -> float:
-        """Map [0, 1] back to a value of three significant digits, as a person would write it."""
+    def from_unit(self, unit: float, digits: int = 3) -> float:
+        """Map [0, 1] back to a value of few significant digits, as a person would write it."""
         if self.scale == "log":
             value = self.low * (self.high / self.low) ** unit
         else:
             value = self.low + unit * (self.high - self.low)
-        return min(self.high, max(self.low, float(f"{value:.3g}")))
+        return min(self.high, max(self.low, float(f"{value:.{digits}g}")))
 
     def with_default(self, value: float) -> Parameter:
         """Return this parameter holding another value, brought within the bounds."""

@@ -8,18 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evolve.errors import InputError, ProfileError
+from evolve.errors import ProfileError
+from evolve.fields import Field, blamed_on, fault_in, near_match, parse_object, parse_value, read_json
 from evolve.formats import PrecisionFormat, get_format, known_formats
 
 FloatArray = NDArray[np.float64]
@@ -33,34 +31,25 @@ MOST_PARAMS = 2**53
 MOST_FORMATS = 255
 
 
-class _Field(NamedTuple):
-    """What a field must be: the words for people, the type, and bounds if it is a number."""
-
-    expected: str
-    kind: type | tuple[type, ...]
-    low: float = float(np.finfo(np.float64).min)
-    high: float = float(np.finfo(np.float64).max)
-
-
 _NUMBER = (int, float)
-_COUNT = _Field(f"a whole number from 1 to {MOST_PARAMS}", int, 1, MOST_PARAMS)
-_EXTENT = _Field("a finite number, at least 0", _NUMBER, 0)
-_SENSITIVITY = _Field("a number in [0, 1)", _NUMBER, 0, float(np.nextafter(1, 0)))
+_COUNT = Field(f"a whole number from 1 to {MOST_PARAMS}", int, 1, MOST_PARAMS)
+_EXTENT = Field("a finite number, at least 0", _NUMBER, 0)
+_SENSITIVITY = Field("a number in [0, 1)", _NUMBER, 0, float(np.nextafter(1, 0)))
 _STATISTICS = {
-    "weight_mean": _Field("a finite number", _NUMBER),
+    "weight_mean": Field("a finite number", _NUMBER),
     "weight_std": _EXTENT,
     "weight_range": _EXTENT,
     "activation_range": _EXTENT,
-    "gradient_sensitivity": _Field("a number in [0, 1]", _NUMBER, 0, 1),
+    "gradient_sensitivity": Field("a number in [0, 1]", _NUMBER, 0, 1),
 }
 _LAYER_FIELDS = {
-    "layer_idx": _Field("a whole number from 0 to L - 1, another in each layer", int, 0, MOST_PARAMS),
-    "num_layers": _Field("the number of layers", int),
-    "layer_type": _Field(f"one of {', '.join(LAYER_TYPES)}", str),
+    "layer_idx": Field("a whole number from 0 to L - 1, another in each layer", int, 0, MOST_PARAMS),
+    "num_layers": Field("the number of layers", int),
+    "layer_type": Field(f"one of {', '.join(LAYER_TYPES)}", str),
     "num_params": _COUNT,
-    "total_params": _Field("the sum of num_params", int),
+    "total_params": Field("the sum of num_params", int),
     **_STATISTICS,
-    "sensitivity": _Field("a list of numbers in [0, 1), one a format", list),
+    "sensitivity": Field("a list of numbers in [0, 1), one a format", list),
 }
 _ARRAYS = {
     "layer_index": _LAYER_FIELDS["layer_idx"],
@@ -69,19 +58,19 @@ _ARRAYS = {
     "sensitivity": _SENSITIVITY,
 }
 _PROFILE_FIELDS = {
-    "name": _Field("a printable text that is not empty", str),
-    "formats": _Field("a list of format names, or of objects with name, bits and kind", list),
-    "layers": _Field("a list of at least one layer", list),
+    "name": Field("a printable text that is not empty", str),
+    "formats": Field("a list of format names, or of objects with name, bits and kind", list),
+    "layers": Field("a list of at least one layer", list),
 }
 _OPTIONAL_FIELDS = {
-    "description": _Field("a text", str),
-    "seed": _Field("a whole number or null", (int, type(None))),
-    "source": _Field("a text", str),
+    "description": Field("a text", str),
+    "seed": Field("a whole number or null", (int, type(None))),
+    "source": Field("a text", str),
 }
 _FORMAT_FIELDS = {
-    "name": _Field("letters, digits and underscores", str),
-    "bits": _Field("a number from 0.01 to 64", _NUMBER, 0.01, 64),
-    "kind": _Field("integer, float or codebook", str),
+    "name": Field("letters, digits and underscores", str),
+    "bits": Field("a number from 0.01 to 64", _NUMBER, 0.01, 64),
+    "kind": Field("integer, float or codebook", str),
 }
 
 
@@ -199,8 +188,8 @@ def load_profile(path: str | os.PathLike[str]) -> ModelProfile:
     Raises:
         ProfileError: The file cannot be read or is not a valid profile.
     """
-    with _blamed_on(path):
-        return parse_profile(_read_json(Path(path)))
+    with blamed_on(path):
+        return parse_profile(read_json(Path(path)))
 
 
 def save_profile(profile: ModelProfile, path: str | os.PathLike[str]) -> None:
@@ -260,11 +249,11 @@ def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> M
     Raises:
         ProfileError: Something is missing, unknown, of the wrong type or out of bounds.
     """
-    with _blamed_on(file):
-        top = _parse_object(data, _PROFILE_FIELDS, optional=_OPTIONAL_FIELDS)
+    with blamed_on(file):
+        top = parse_object(data, _PROFILE_FIELDS, optional=_OPTIONAL_FIELDS)
         formats = [_parse_format(each) for each in top["formats"]]
         if not formats:
-            raise _fault("no formats", None, "formats", "at least one format", [])
+            raise fault_in("no formats", None, "formats", "at least one format", [])
         rows = [_parse_layer(each, f"layer {at}", len(formats)) for at, each in enumerate(top["layers"])]
         order = sorted(range(len(formats)), key=lambda at: formats[at].bits)
         columns: dict[str, Any] = {
@@ -282,7 +271,7 @@ def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> M
             for name, right in (("num_layers", len(rows)), ("total_params", profile.total_params)):
                 if row[name] != right:
                     words = f"{right}, {_LAYER_FIELDS[name].expected}"
-                    raise _fault("wrong", f"layer {at}", name, words, row[name])
+                    raise fault_in("wrong", f"layer {at}", name, words, row[name])
         return profile
 
 
@@ -293,22 +282,22 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 def _check_heading(profile: ModelProfile) -> None:
     if not (profile.name.strip() and profile.name.isprintable()):
-        raise _fault("bad name", None, "name", _PROFILE_FIELDS["name"].expected, profile.name)
+        raise fault_in("bad name", None, "name", _PROFILE_FIELDS["name"].expected, profile.name)
     if not 1 <= len(profile.formats) <= MOST_FORMATS:
-        raise _fault(
+        raise fault_in(
             "wrong number of formats", None, "formats", f"1 to {MOST_FORMATS} formats", len(profile.formats)
         )
     if len(set(profile.format_names)) < len(profile.formats):
-        raise _fault("format given twice", None, "formats", "names that differ", list(profile.format_names))
+        raise fault_in("format given twice", None, "formats", "names that differ", list(profile.format_names))
     if np.any(np.diff(profile.bits) < 0):
-        raise _fault("formats out of order", None, "formats", "non-decreasing bits", profile.bits.tolist())
+        raise fault_in("formats out of order", None, "formats", "non-decreasing bits", profile.bits.tolist())
     if not profile.layer_type:
-        raise _fault("no layers", None, "layers", _PROFILE_FIELDS["layers"].expected, [])
+        raise fault_in("no layers", None, "layers", _PROFILE_FIELDS["layers"].expected, [])
     for layer, kind in enumerate(profile.layer_type):
         if kind not in LAYER_TYPES:
-            cure = _near_match(kind, LAYER_TYPES)
+            cure = near_match(kind, LAYER_TYPES)
             words = _LAYER_FIELDS["layer_type"].expected
-            raise _fault("unknown layer type", f"layer {layer}", "layer_type", words, kind, cure)
+            raise fault_in("unknown layer type", f"layer {layer}", "layer_type", words, kind, cure)
 
 
 def _check_arrays(profile: ModelProfile) -> None:
@@ -317,143 +306,37 @@ def _check_arrays(profile: ModelProfile) -> None:
         array = getattr(profile, name)
         letters, shape = ("(L, K)", (L, K)) if name == "sensitivity" else ("(L,)", (L,))
         if array.shape != shape:
-            raise _fault("wrong shape", None, name, f"{letters} = {shape}", array.shape)
+            raise fault_in("wrong shape", None, name, f"{letters} = {shape}", array.shape)
         # Written so that NaN, which compares false with everything, is caught too.
         outside = np.argwhere(~((array >= field.low) & (array <= field.high)))
         if len(outside):
             where = tuple(outside[0])
             label = f"{name}[{profile.format_names[where[1]]}]" if name == "sensitivity" else name
-            raise _fault("out of bounds", f"layer {where[0]}", label, field.expected, array[where].item())
+            raise fault_in("out of bounds", f"layer {where[0]}", label, field.expected, array[where].item())
     seen: set[int] = set()
     words = f"a whole number from 0 to {L - 1}, another in each layer"
     for layer, index in enumerate(profile.layer_index.tolist()):
         if index >= L or index in seen:
             problem = "given twice" if index in seen else "out of bounds"
-            raise _fault(problem, f"layer {layer}", "layer_idx", words, index)
+            raise fault_in(problem, f"layer {layer}", "layer_idx", words, index)
         seen.add(index)
     # Summed as floats, which cannot overflow.
     if profile.num_params.sum(dtype=np.float64) > MOST_PARAMS:
         total = sum(profile.num_params.tolist())
-        raise _fault("too many weights", None, "num_params", f"a sum of at most {MOST_PARAMS}", total)
-
-
-class _Object(dict[str, Any]):
-    """A JSON object that remembers a key given twice."""
-
-    repeated: str | None = None
-
-
-def _remember_repeated(pairs: list[tuple[str, Any]]) -> _Object:
-    result, seen = _Object(pairs), set[str]()
-    for key, _ in pairs:
-        if key in seen:
-            result.repeated = key
-        seen.add(key)
-    return result
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_remember_repeated)
-    except FileNotFoundError:
-        raise ProfileError("no such file", expected="a JSON file") from None
-    except IsADirectoryError:
-        raise ProfileError("is a folder", expected="a JSON file", cure="Name one file in it.") from None
-    except OSError as fault:
-        raise ProfileError(f"cannot be read ({fault.strerror})", expected="a JSON file") from None
-    except UnicodeDecodeError as fault:
-        raise ProfileError("not UTF-8", place=f"byte {fault.start}", expected="JSON in UTF-8") from None
-    except json.JSONDecodeError as fault:
-        place = f"line {fault.lineno}, column {fault.colno}"
-        raise ProfileError("not JSON", place=place, expected="JSON", cure=f"{fault.msg}.") from None
-    except RecursionError:
-        raise ProfileError("nested too deeply", expected="the published JSON form of a profile") from None
-    except ValueError as fault:
-        # A path with a null byte, or a number of more digits than Python converts.
-        raise ProfileError(f"cannot be read ({fault})", expected="a JSON file") from None
+        raise fault_in("too many weights", None, "num_params", f"a sum of at most {MOST_PARAMS}", total)
 
 
 def _parse_format(data: object) -> PrecisionFormat:
     if isinstance(data, str):
         return get_format(data)
-    row = _parse_object(data, _FORMAT_FIELDS, place="formats")
+    row = parse_object(data, _FORMAT_FIELDS, place="formats")
     return PrecisionFormat(row["name"], row["bits"], row["kind"])
 
 
 def _parse_layer(data: object, place: str, K: int) -> dict[str, Any]:
-    row = _parse_object(data, _LAYER_FIELDS, place=place)
+    row = parse_object(data, _LAYER_FIELDS, place=place)
     curve = row["sensitivity"]
     if len(curve) != K:
-        raise _fault("wrong length", place, "sensitivity", f"{K} numbers, one a format", len(curve))
-    row["sensitivity"] = [float(_parse_value(each, _SENSITIVITY, "sensitivity", place)) for each in curve]
+        raise fault_in("wrong length", place, "sensitivity", f"{K} numbers, one a format", len(curve))
+    row["sensitivity"] = [float(parse_value(each, _SENSITIVITY, "sensitivity", place)) for each in curve]
     return row | {name: float(row[name]) for name in _STATISTICS}
-
-
-def _parse_object(
-    data: object,
-    required: Mapping[str, _Field],
-    optional: Mapping[str, _Field] | None = None,
-    place: str | None = None,
-) -> dict[str, Any]:
-    known = {**required, **(optional or {})}
-    if not isinstance(data, dict):
-        raise _fault("not an object", place, None, f"an object with {', '.join(required)}", data)
-    if isinstance(data, _Object) and data.repeated is not None:
-        raise _fault("field given twice", place, data.repeated, "each field once", data.repeated)
-    for name in data:
-        if name not in known:
-            raise _fault("unknown field", place, str(name), None, None, _near_match(str(name), known))
-    for name, field in required.items():
-        if name not in data:
-            raise _fault("missing field", place, name, field.expected, _Words("nothing"))
-    return {name: _parse_value(value, known[name], name, place) for name, value in data.items()}
-
-
-def _parse_value(value: Any, field: _Field, name: str, place: str | None) -> Any:
-    # To Python a bool is an int, to people it is not.
-    if isinstance(value, bool) or not isinstance(value, field.kind):
-        raise _fault("wrong type", place, name, field.expected, value)
-    if isinstance(value, int | float) and not field.low <= value <= field.high:
-        raise _fault("out of bounds", place, name, field.expected, value)
-    return value
-
-
-class _Words(str):
-    """Text that an error shows as it is, without quotes."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def _fault(
-    problem: str,
-    place: str | None,
-    field: str | None,
-    expected: str | None,
-    found: Any,
-    cure: str | None = None,
-) -> ProfileError:
-    if isinstance(found, dict):
-        found = _Words("an object")
-    elif isinstance(found, list) and not all(isinstance(each, str | float) for each in found):
-        found = _Words(f"a list of {len(found)}")
-    elif found is None and expected is not None:
-        found = _Words("null")
-    return ProfileError(problem, place=place, field=field, expected=expected, found=found, cure=cure)
-
-
-def _near_match(name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
-    near = get_close_matches(name, known, 1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-
-
-@contextmanager
-def _blamed_on(file: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Name the file in every error, and make each a ProfileError."""
-    try:
-        yield
-    except InputError as fault:
-        details = {name: getattr(fault, name) for name in ("place", "field", "expected", "found", "cure")}
-        raise ProfileError(fault.problem, file=fault.file or file, **details) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evolve.expressions import Node, transform
+from evolve.expressions import Node, signal_range, transform
 from evolve.profiles import LAYER_TYPES
 
 #: Functions that keep the order of layers, which is all that a ranking looks at.
@@ -124,4 +124,7 @@ def _fold(node: Node) -> Node:
     assert isinstance(second.value, float)
     assert isinstance(constant.value, float)
     folded = _FOLDS[node.operation, first.operation](second.value, constant.value)
+    bounds = signal_range(None)
+    if not bounds.low <= folded <= bounds.high:
+        return node
     return Node(node.operation, (inner, Node("number", value=folded)))

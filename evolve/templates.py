@@ -17,7 +17,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal, get_args
 
 import jinja2
@@ -28,6 +28,10 @@ from evolve.errors import TemplateError
 from evolve.expressions import OPERATORS, Node, is_format_name, name_numbers, parse, required_level, to_text
 from evolve.heuristics import Rule
 from evolve.parameters import Parameter
+from evolve.simplification import simplify
+
+#: Candidates and structures whose trees and sources are kept at hand.
+_CACHED = 20_000
 
 SlotType = Literal["mask", "score", "table", "format", "clauses"]
 #: A slot's content as trees: an expression, a format, or clauses (mask, format).
@@ -193,21 +197,15 @@ class Template:
         Raises:
             TemplateError: A slot is missing or unknown, or holds what its type does not allow.
         """
-        values = dict(candidate.parameters)
-        contents = dict(candidate.slots)
-        if set(contents) != {slot.name for slot in self.slots}:
-            raise TemplateError(
-                f"slots do not fit template {self.name}",
-                file=self.file,
-                field="slots",
-                expected=", ".join(slot.name for slot in self.slots) or "none",
-                found=", ".join(contents),
-            )
-        slots = tuple((slot.name, self._read_slot(slot, contents[slot.name], values)) for slot in self.slots)
-        own = tuple(each.with_default(values.get(each.name, each.default)) for each in self.parameters)
-        return Genome(self.name, slots, own)
+        return _read(self, candidate)
 
-    def _read_slot(self, slot: Slot, content: SlotContent, values: Mapping[str, float]) -> SlotTree:
+    def read_slot(self, slot: Slot, content: SlotContent, values: Mapping[str, float]) -> SlotTree:
+        """Read what a slot holds as trees.
+
+        Raises:
+            TemplateError: It is not what the slot's type allows.
+        """
+
         def fail(expected: str) -> TemplateError:
             return TemplateError(
                 "bad slot", file=self.file, field=f"slots.{slot.name}", expected=expected, found=content
@@ -228,8 +226,8 @@ class Template:
         return parse(content, slot.type, values, slot.reads)
 
     def write(self, genome: Genome) -> Candidate:
-        """Make a candidate in canonical form: numbers named, in the order they are read."""
-        nodes = [node for _, tree in genome.slots for node in expressions_of(tree)]
+        """Make a candidate in canonical form: expressions simplified, numbers named as they are read."""
+        nodes = [simplify(node) for _, tree in genome.slots for node in expressions_of(tree)]
         named, parameters = name_numbers(nodes, self.own_parameters)
         fresh = iter(named)
         slots = tuple((name, self._write_slot(_with_expressions(tree, fresh))) for name, tree in genome.slots)
@@ -258,30 +256,56 @@ class Template:
         """
         if self.kind == "function":
             return self.body
-        context: dict[str, Any] = {}
-        for name, tree in self.read(candidate).slots:
-            if isinstance(tree, str):
-                context[name] = tree
-            elif isinstance(tree, Node):
-                context[name] = _marked(tree)
-            else:
-                context[name] = _clauses_for_rendering(tree)
-        try:
-            text = _compiled(self.body).render(context)
-        except Exception as error:  # a template can compute, and fail in any way
-            # jinja2 puts the template's own lines into the traceback, under this name.
-            line = getattr(error, "lineno", None) or line_in(error, "<template>")
-            raise TemplateError(
-                f"the template does not render: {type(error).__name__}: {error}",
-                file=self.file,
-                place=f"line {line}" if line else None,
-            ) from error
-        return re.sub(r"\n{3,}", "\n\n", _with_parentheses(text)).strip() + "\n"
+        return _rendered(self, candidate.slots, tuple(name for name, _ in candidate.parameters))
 
     def level(self, candidate: Candidate) -> int:
         """Return the lowest information level (an index) the candidate's slots can be read at."""
         nodes = [node for _, tree in self.read(candidate).slots for node in expressions_of(tree)]
         return max((required_level(node) for node in nodes), default=0)
+
+
+@lru_cache(maxsize=_CACHED)
+def _read(template: Template, candidate: Candidate) -> Genome:
+    values = dict(candidate.parameters)
+    contents = dict(candidate.slots)
+    if set(contents) != {slot.name for slot in template.slots}:
+        raise TemplateError(
+            f"slots do not fit template {template.name}",
+            file=template.file,
+            field="slots",
+            expected=", ".join(slot.name for slot in template.slots) or "none",
+            found=", ".join(contents),
+        )
+    slots = tuple(
+        (slot.name, template.read_slot(slot, contents[slot.name], values)) for slot in template.slots
+    )
+    own = tuple(each.with_default(values.get(each.name, each.default)) for each in template.parameters)
+    return Genome(template.name, slots, own)
+
+
+@lru_cache(maxsize=_CACHED)
+def _rendered(template: Template, slots: tuple[tuple[str, SlotContent], ...], names: tuple[str, ...]) -> str:
+    """Render slots; the parameters' values do not matter to the source."""
+    candidate = Candidate(template.name, slots, tuple((name, 1.0) for name in names))
+    context: dict[str, Any] = {}
+    for name, tree in template.read(candidate).slots:
+        if isinstance(tree, str):
+            context[name] = tree
+        elif isinstance(tree, Node):
+            context[name] = _marked(tree)
+        else:
+            context[name] = _clauses_for_rendering(tree)
+    try:
+        text = _compiled(template.body).render(context)
+    except Exception as error:  # a template can compute, and fail in any way
+        # jinja2 puts the template's own lines into the traceback, under this name.
+        line = getattr(error, "lineno", None) or line_in(error, "<template>")
+        raise TemplateError(
+            f"the template does not render: {type(error).__name__}: {error}",
+            file=template.file,
+            place=f"line {line}" if line else None,
+        ) from error
+    return re.sub(r"\n{3,}", "\n\n", _with_parentheses(text)).strip() + "\n"
 
 
 def check_slot_type(name: str) -> SlotType:

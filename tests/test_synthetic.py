@@ -204,7 +204,7 @@ def test_the_filters_of_a_channel_are_tiny(models):
 
 
 def test_an_unknown_family_lists_the_known_ones():
-    with pytest.raises(ProfileError, match=r"one of decoder, .*'rnn'"):
+    with pytest.raises(ProfileError, match=r"one of transformer, .*'rnn'"):
         generate(1, 0, families=["rnn"])
     with pytest.raises(ProfileError, match="no family"):
         generate(1, 0, families=[])

@@ -11,7 +11,7 @@ from evolve.engine import Outcome
 from evolve.reports.allocations import ModelMap, model_maps
 from evolve.reports.lineage import Step, ancestry
 from evolve.reports.reproduction import Reproduction, reproduction
-from evolve.reports.tables import COMPARED_ROLES, SplitTable, shown_splits, split_tables
+from evolve.reports.tables import COMPARED_ROLES, SplitTable, shown_splits, split_tables, without_path
 from evolve.setup import Setup
 from evolve.store import RunStore
 from evolve.templates import Template
@@ -93,6 +93,7 @@ class Contents:
         dataset: Name of the data set.
         signals: The information level of the run.
         single_file: Whether one model served as train and valid.
+        chosen_on_valid: Whether there is a valid split besides train.
         tested: Whether there is a test split, which the search never saw.
         planned: Generations that were asked for.
         plateau: Generations without gain after which the search was to stop, None if never.
@@ -113,6 +114,7 @@ class Contents:
     dataset: str
     signals: str
     single_file: bool
+    chosen_on_valid: bool
     tested: bool
     planned: int
     plateau: int | None
@@ -146,7 +148,8 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         dataset=dataset.name,
         signals=setup.config.signals,
         single_file=dataset.single_file,
-        tested=bool(dataset.test),
+        chosen_on_valid="valid" in splits,
+        tested="test" in splits,
         planned=setup.config.generations,
         plateau=setup.config.plateau,
         finished=outcome.finished,
@@ -221,9 +224,6 @@ def _failure_rows(scored: Sequence[Scored], templates: Mapping[str, Template]) -
     rows = []
     for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         first = next(each for each in failed if each.evaluation.failure == kind)
-        template = templates[first.candidate.template]
-        # A reason may name the plugin's file; where it lies on this machine is left out.
-        reason = first.evaluation.reason
-        reason = reason.replace(template.file, template.name) if template.file else reason
+        reason = without_path(first.evaluation.reason, templates[first.candidate.template])
         rows.append(FailureRow(kind, count, first.candidate.id, reason))
     return tuple(rows)

@@ -63,7 +63,7 @@ def _fitness(contents: Contents) -> Figure:
     axes.scatter(
         generations + _spread(generations),
         heights,
-        s=14,
+        s=max(4.0, min(14.0, 4000 / max(1, len(heights)))),
         color=GREY,
         alpha=0.7,
         linewidths=0,

@@ -23,7 +23,7 @@ def code(text: str) -> str:
 def prose(text: str) -> str:
     """Return text that cannot be taken for markup, also within a table."""
     flat = " ".join(text.split())
-    return re.sub(r"([\\`*\[\]<>|~#]|(?<!\w)_|_(?!\w))", r"\\\1", flat) or MISSING
+    return re.sub(r"([\\`*\[\]<>|~#$]|(?<!\w)_|_(?!\w))", r"\\\1", flat) or MISSING
 
 
 def fenced(text: str, language: str = "") -> str:

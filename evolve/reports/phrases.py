@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from evolve.reports.syntax import number_of, operands, quoted, types_merged, types_of
 from evolve.signals import PER_LAYER_SIGNALS
 
 MEANINGS = {name: each.meaning for name, each in PER_LAYER_SIGNALS.items()} | {
@@ -47,14 +48,14 @@ def which(node: ast.expr, negated: bool = False, inside: bool = False) -> str:
     connective = ""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert):
         return which(node.operand, not negated, inside)
-    if _operands(node, ast.BitAnd):
-        connective, parts = ("or" if negated else "and"), _operands(node, ast.BitAnd)
-    elif _operands(node, ast.BitOr):
-        connective, parts = ("and" if negated else "or"), _operands(node, ast.BitOr)
+    if operands(node, ast.BitAnd):
+        connective, parts = ("or" if negated else "and"), operands(node, ast.BitAnd)
+    elif operands(node, ast.BitOr):
+        connective, parts = ("and" if negated else "or"), operands(node, ast.BitOr)
     if not connective:
         return _test(node, negated)
     if negated == (connective == "and"):
-        parts = _types_merged(parts)
+        parts = types_merged(parts)
     phrases = list(dict.fromkeys(which(each, negated, True) for each in parts))
     if connective == "or":
         phrases = _ends_merged(phrases)
@@ -64,35 +65,12 @@ def which(node: ast.expr, negated: bool = False, inside: bool = False) -> str:
     return text
 
 
-def _operands(node: ast.expr, kind: type[ast.operator]) -> list[ast.expr]:
-    """Return the operands of ``a & b & c`` (or ``|``), none if the node is something else."""
-    match node:
-        case ast.BinOp(left, operator, right) if isinstance(operator, kind):
-            return [*(_operands(left, kind) or [left]), *(_operands(right, kind) or [right])]
-        case ast.Compare(first, [one, two], [middle, last]) if kind is ast.BitAnd:
-            return [ast.Compare(first, [one], [middle]), ast.Compare(middle, [two], [last])]
-    return []
-
-
-def _types_of(node: ast.expr) -> list[str]:
-    match node:
-        case ast.Call(ast.Attribute(ast.Name("model"), "is_type"), names, []):
-            return [str(each.value) for each in written_out(names) if isinstance(each, ast.Constant)]
-    return []
-
-
-def _types_merged(parts: Sequence[ast.expr]) -> list[ast.expr]:
-    """Return the operands with all tests of the layer type as one, in the place of the first."""
-    types = dict.fromkeys(name for each in parts for name in _types_of(each))
-    merged: list[ast.expr] = []
-    for each in parts:
-        if not _types_of(each):
-            merged.append(each)
-        elif types:
-            is_type = ast.Attribute(ast.Name("model"), "is_type")
-            merged.append(ast.Call(is_type, [ast.Constant(name) for name in types], []))
-            types = {}
-    return merged
+def listed(phrases: Sequence[str], connective: str) -> str:
+    """Return phrases as a list in a sentence: "a, b or c"."""
+    if any(mark in each for each in phrases for mark in (" or ", " and ", ",")):
+        return f", {connective} ".join(phrases)
+    *most, last = phrases
+    return f"{', '.join(most)} {connective} {last}" if most else last
 
 
 def _ends_merged(phrases: list[str]) -> list[str]:
@@ -104,16 +82,8 @@ def _ends_merged(phrases: list[str]) -> list[str]:
     return phrases
 
 
-def listed(phrases: Sequence[str], connective: str) -> str:
-    """Return phrases as a list in a sentence: "a, b or c"."""
-    if any(mark in each for each in phrases for mark in (" or ", " and ", ",")):
-        return f", {connective} ".join(phrases)
-    *most, last = phrases
-    return f"{', '.join(most)} {connective} {last}" if most else last
-
-
 def _test(node: ast.expr, negated: bool) -> str:
-    types = _types_of(node)
+    types = types_of(node)
     if types:
         return f"{'not ' if negated else ''}of type {listed(types, 'or')}"
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
@@ -152,12 +122,17 @@ def _is_share(node: ast.expr) -> bool:
 def _special_comparison(left: ast.expr, sign: str, limit: float) -> str:
     """Return how people say some comparisons with a number; empty for the others."""
     low, high = sign in ("Lt", "LtE"), sign in ("Gt", "GtE")
+    # Above a limit are those that are not among the layers up to it.
+    group = f"{'' if low else 'not '}among the model's layers of lowest"
+    amount = "less than" if sign in ("Lt", "GtE") else "at most"
     match left:
         case ast.Attribute(ast.Name("model"), "depth") if low or high:
             return f"in models of {_AMOUNTS[sign].replace('less', 'fewer')} {_number(limit)} layers"
         case ast.Attribute(ast.Name("model"), "loss") if limit >= 0 and (low or high):
             # The loss is -log(1 - sensitivity); people think in shares.
             return f"that alone costs {_AMOUNTS[sign]} {_percent(-math.expm1(-limit))} of the accuracy"
+        case ast.Call(ast.Attribute(ast.Name("model"), "running_total"), [values, score], []) if low or high:
+            return f"{group} {_bare(score)} whose {_bare(values)} adds up to {amount} {_number(limit)}"
     if not 0 <= limit <= 1 or not (low or high):
         return ""
     share, rest = _percent(limit), _percent(1 - limit)
@@ -167,14 +142,12 @@ def _special_comparison(left: ast.expr, sign: str, limit: float) -> str:
         case ast.Attribute(ast.Name("model"), "relative_position"):
             return f"within the {f'first {share}' if low else f'last {rest}'} of the model"
         case ast.Call(ast.Attribute(ast.Name("model"), "rank"), [score], []):
-            group = f"{share if low else rest} of the model's layers"
-            return f"among the {group} with the {'lowest' if low else 'highest'} {_bare(score)}"
+            part = f"{share if low else rest} of the model's layers"
+            return f"among the {part} with the {'lowest' if low else 'highest'} {_bare(score)}"
         case ast.Call(ast.Attribute(ast.Name("model"), "fraction"), [mask], []):
             return f"in models where layers {which(mask)} are {_AMOUNTS[sign]} {share} of all layers"
         case ast.Call(ast.Attribute(ast.Name("model"), "share_below"), [weights, score], []):
-            amount = "less than" if sign in ("Lt", "GtE") else "at most"
-            group = f"among the layers of lowest {_bare(score)} that together make up {amount} {share}"
-            return f"{'' if low else 'not '}{group} of {_whole(weights)}"
+            return f"{group} {_bare(score)} that together make up {amount} {share} of {_whole(weights)}"
     return ""
 
 
@@ -188,6 +161,7 @@ def _quantity(node: ast.expr) -> tuple[str, int]:
     value = number_of(node)
     if value is not None:
         return _number(value), _FIRM
+    # Names with a space stand for what an earlier pass chose.
     match node:
         case ast.Attribute(ast.Name("model"), name) if name in MEANINGS:
             return f"the {MEANINGS[name]}", _FIRM
@@ -201,6 +175,16 @@ def _quantity(node: ast.expr) -> tuple[str, int]:
             return f"the model's fraction of layers {which(mask)}", _FUNCTION
         case ast.Call(ast.Attribute(ast.Name("model"), "share_below"), [weights, score], []):
             return f"the share of {_whole(weights)} up to the layer's {_bare(score)}", _FUNCTION
+        case ast.Call(ast.Attribute(ast.Name("model"), "running_total"), [values, score], []):
+            return f"the total {_bare(values)} of the layers up to its {_bare(score)}", _FUNCTION
+        case ast.Call(ast.Attribute(ast.Name("model"), "quantile"), [score, place], []):
+            share = number_of(place)
+            start = f"{quantity(place)} quantile" if share is None else _quantile(share)
+            return f"the model's {start} of {quantity(score)}", _FIRM
+        case ast.Call(ast.Attribute(ast.Name("model"), "bits_of"), [ast.Name(when)], []) if " " in when:
+            return f"the number of bits per weight in the {when}", _FIRM
+        case ast.Call(ast.Attribute(ast.Name("model"), "pick"), [table, ast.Name(when)], []) if " " in when:
+            return f"{_operand(table, _FIRM)} in the {when}", _FIRM
         case ast.Call(ast.Attribute(ast.Name("np"), name), [inner], []) if name in _FUNCTIONS:
             return f"{_FUNCTIONS[name]} of {_argument(inner)}", _FUNCTION
         case ast.Call(ast.Attribute(ast.Name("np"), name), [one, two], []) if name in _EXTREMES:
@@ -230,7 +214,7 @@ def _is_mask(node: ast.expr) -> bool:
     match node:
         case ast.BinOp(left, ast.BitAnd() | ast.BitOr(), _) | ast.UnaryOp(ast.Invert(), left):
             return _is_mask(left)
-    return isinstance(node, ast.Compare) or bool(_types_of(node))
+    return isinstance(node, ast.Compare) or bool(types_of(node))
 
 
 def _operand(node: ast.expr, least: int) -> str:
@@ -258,13 +242,6 @@ def _whole(weights: ast.expr) -> str:
     return f"the model's total {_bare(weights)}"
 
 
-def number_of(node: ast.expr) -> float | None:
-    """Return the value of a constant number; None of anything else."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    return None
-
-
 def _number(value: float) -> str:
     short = f"{value:.4g}"
     if value and not 1e-6 <= abs(value) < 1e15:
@@ -272,23 +249,10 @@ def _number(value: float) -> str:
     return f"{float(short):,.10f}".rstrip("0").rstrip(".")
 
 
+def _quantile(place: float) -> str:
+    share = min(1.0, max(0.0, place))
+    return {0.0: "least", 0.5: "median", 1.0: "largest"}.get(share, f"{_percent(share)} quantile")
+
+
 def _percent(share: float) -> str:
     return f"{_number(100 * share)} %"
-
-
-def written_out(arguments: Iterable[ast.expr]) -> list[ast.expr]:
-    """Return the arguments of a call with ``*(a, b)`` written out."""
-    found = []
-    for each in arguments:
-        match each:
-            case ast.Starred(ast.Tuple(inner) | ast.List(inner)):
-                found += inner
-            case _:
-                found.append(each)
-    return found
-
-
-def quoted(node: ast.AST) -> str:
-    """Return code on one line, in backticks, shortened if it is long."""
-    text = ast.unparse(node).replace("'", '"').replace("\n", "; ")
-    return f"`{text if len(text) <= 160 else text[:157] + '...'}`"

@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
+from evolve.batches import evaluate_candidates
 from evolve.candidates import Evaluation, Offspring, Scored
-from evolve.engine import GenerationSummary, Outcome, choose_champion, evaluate_candidates
+from evolve.engine import GenerationSummary, Outcome, choose_champion
 from evolve.errors import EvolveError
 from evolve.executors import make_executor
 from evolve.search import make_strategy
@@ -70,6 +71,7 @@ class _Replay:
         self._in_step = True
         self.generations: list[_Generation] = []
         self.scored: list[Scored] = []
+        self.known: dict[str, Scored] = {}
         self.summaries: list[GenerationSummary] = []
         self.broken = False
 
@@ -107,14 +109,14 @@ class _Replay:
         offspring = self._ask()
         fresh = [each.offspring for each in stored]
         if offspring is not None:
-            known = {each.candidate.id for each in self.scored}
-            asked = {each.candidate.id: each for each in offspring if each.candidate.id not in known}
+            asked = {each.candidate.id: each for each in offspring if each.candidate.id not in self.known}
             yield from self._compare_offspring(number, listed, stored, asked)
         new = self._evaluate(fresh, number)
         for (place, record), each in zip(listed, new, strict=True):
             yield from self._parents_missing(place, each)
             yield from _differences(f"{self._journal}, line {place}", record, scored_to_json(each))
             self.scored.append(each)
+            self.known[each.candidate.id] = each
         made = int(summary.get("duplicates", 0)) + len(new) if offspring is None else len(offspring)
         self.summaries.append(self._summarise(number, made, new))
         expected = {"kind": "generation", **asdict(self.summaries[-1])}
@@ -152,9 +154,8 @@ class _Replay:
         return [Scored(*pair, number) for pair in zip(fresh, evaluations, strict=True)]
 
     def _parents_missing(self, place: int, each: Scored) -> Iterator[str]:
-        known = {other.candidate.id for other in self.scored}
         for parent in each.offspring.parents:
-            if parent not in known:
+            if parent not in self.known:
                 yield f"{self._journal}, line {place}, parents: no candidate {parent} before this one"
 
     def _summarise(self, number: int, made: int, new: Sequence[Scored]) -> GenerationSummary:
@@ -175,8 +176,7 @@ class _Replay:
 
     def _tell(self, offspring: Sequence[Offspring] | None) -> None:
         if offspring is not None and self._in_step:
-            known = {each.candidate.id: each for each in self.scored}
-            self._strategy.tell([known[each.candidate.id] for each in offspring])
+            self._strategy.tell([self.known[each.candidate.id] for each in offspring])
 
     def check_snapshot(self, snapshot: Snapshot | None) -> Iterator[str]:
         """Compare the stored state of the search with that of the search made again."""

@@ -66,9 +66,10 @@ def found(contents: Contents) -> str:
 
 def _generations(contents: Contents) -> str:
     made = len(contents.generations)
-    if contents.finished:
+    if made == contents.planned:
         return counted(made, "generation")
-    return f"{made} of {counted(contents.planned, 'generation')}, before it was stopped,"
+    why = "stopped at a plateau" if contents.finished else "stopped before its end"
+    return f"{made} of {counted(contents.planned, 'generation')} ({why})"
 
 
 def _share(table: SplitTable, contents: Contents, first: bool) -> str:

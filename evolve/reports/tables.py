@@ -91,6 +91,11 @@ def model_label(split: str, profile: ModelProfile) -> str:
     return profile.description if profile.name == split else f"{profile.name} ({profile.description})"
 
 
+def without_path(reason: str, template: Template) -> str:
+    """Return why a rule failed, with its name for its file: where that lies is this machine's business."""
+    return reason.replace(template.file, template.name) if template.file else reason
+
+
 def split_tables(setup: Setup, champion: Rule | None) -> tuple[SplitTable, ...]:
     """Score the champion, the rules it is compared with and the seeds on every split that is shown.
 
@@ -118,7 +123,11 @@ def _split_table(split: str, rules: Mapping[str, tuple[str, Rule]], dataset: Dat
     found: dict[str, list[Result]] = {}
     for result in results:
         found.setdefault(result.heuristic, []).append(result)
-    rows = [_mean_score(name, rules[name][0], listed) for name, listed in found.items()]
+    rows = []
+    for name, listed in found.items():
+        role, (_, template) = rules[name]
+        row = _mean_score(CHAMPION if name == _CHAMPION_KEY else name, role, listed)
+        rows.append(replace(row, failure=without_path(row.failure, template)))
     rows.sort(key=lambda row: (_ROLES.index(row.role), -(row.optimum_ratio or 0.0), row.name))
     return SplitTable(split, tuple(model_label(split, each) for each in profiles), tuple(rows))
 
@@ -130,7 +139,7 @@ def _mean_score(name: str, role: str, results: Sequence[Result]) -> RuleScore:
 
     ratios = [each.optimum_ratio for each in results]
     return RuleScore(
-        name=CHAMPION if name == _CHAMPION_KEY else name,
+        name=name,
         role=role,
         compression_ratio=mean([each.compression_ratio for each in results]),
         accuracy_retention=mean([each.accuracy_retention for each in results]),

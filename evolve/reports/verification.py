@@ -10,10 +10,10 @@ from evolve.errors import RunError
 from evolve.reports.contents import collect
 from evolve.reports.index import INDEX, index_row
 from evolve.reports.replay import replay
-from evolve.reports.report import champion_record, report_texts
+from evolve.reports.report import report_texts
 from evolve.reports.writer import REPORTS
 from evolve.setup import Setup
-from evolve.store import RunStore, to_json_text
+from evolve.store import RunStore, scored_to_json, to_json_text
 
 #: Differences told of one file; the rest are counted.
 _MOST_TOLD = 20
@@ -46,8 +46,8 @@ def verify(store: RunStore, setup: Setup, reports: Path = REPORTS) -> tuple[str,
     figures = (folder / "figures").is_dir()
     for name, text in report_texts(contents, figures).items():
         found += _compare_file(folder / name, text)
-    if (store.path / "champion.json").exists():
-        found += _compare_file(store.path / "champion.json", to_json_text(champion_record(contents)))
+    if outcome.finished and outcome.champion is not None:
+        found += _compare_file(store.path / "champion.json", to_json_text(scored_to_json(outcome.champion)))
     found += _compare_index(folder, reports / INDEX)
     return tuple(found)
 
@@ -99,7 +99,8 @@ def _compare_index(folder: Path, index: Path) -> list[str]:
         return [f"{index}: cannot be read: {error.strerror}; write it with 'evolve report'"]
     if not expected or expected in lines:
         return []
-    place, line = next(
-        ((number, line) for number, line in enumerate(lines, 1) if line.startswith(start)), (1, None)
-    )
-    return [f"{index}, line {place}: reported {_shown(line, expected)}, recomputed {_shown(expected, line)}"]
+    for place, line in enumerate(lines, 1):
+        if line.startswith(start):
+            shown = _shown(line, expected), _shown(expected, line)
+            return [f"{index}, line {place}: reported {shown[0]}, recomputed {shown[1]}"]
+    return [f"{index}: no line tells of this run, recomputed {_shown(expected, None)}"]

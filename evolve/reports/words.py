@@ -1,8 +1,8 @@
 """Says in plain English what a rule does, from its code alone.
 
 The rule's named intermediate values and parameters are put in their places first, which leaves
-one expression; it is read as a decision list, one sentence a clause. What has no words is quoted
-as code.
+one expression, or one for each pass of a rule that chooses provisionally first. An expression is
+read as a decision list, one sentence a clause. What has no words is quoted as code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 
 from evolve.formats import known_formats
 from evolve.profiles import LAYER_TYPES
-from evolve.reports.phrases import MEANINGS, listed, number_of, quantity, quoted, which, written_out
+from evolve.reports.phrases import MEANINGS, listed, quantity, which
+from evolve.reports.syntax import number_of, quoted, written_out
 
 _OPERATORS: dict[type[ast.operator], Callable[..., float]] = {
     ast.Add: operator.add,
@@ -29,6 +30,8 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
     "exp": math.exp,
 }
+#: What a rule's provisional choices of formats are called.
+_PASSES = ("first pass", "second pass", "third pass")
 #: Rules that grow beyond this when their intermediate values are put in place are only summarised.
 _MOST_NODES = 2000
 
@@ -49,7 +52,10 @@ def in_words(source: str, parameters: Mapping[str, float]) -> str:
         expression is summarised by what it reads and returns.
     """
     try:
-        return _paragraph(_as_one_expression(source, parameters))
+        *passes, (_, result) = _as_expressions(source, parameters)
+        sentences = [f"In a {name}, {_continued(_paragraph(choice))}" for name, choice in passes]
+        last = _paragraph(result)
+        return " ".join([*sentences, f"In the end, {_continued(last)}" if sentences else last])
     except Exception:  # noqa: BLE001 - a rule may be any Python, and a report needs some text for it
         return _summary(source)
 
@@ -71,6 +77,7 @@ class _PutInPlace(ast.NodeTransformer):
         model, self._p = (each.arg for each in rule.args.posonlyargs + rule.args.args)
         self._parameters = parameters
         self.known: dict[str, ast.expr] = {model: ast.Name("model")}
+        self._passes: list[ast.expr] = []
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         return self.known.get(node.id, node)
@@ -94,6 +101,14 @@ class _PutInPlace(ast.NodeTransformer):
         )
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        match node:
+            case ast.Call(ast.Attribute(_, "bits_of" | "pick"), [*_, ast.Name(name)]) if name in self.known:
+                # Kept apart: the sums over what an earlier pass chose would be no sentence otherwise.
+                earlier = self.known[name]
+                if all(each is not earlier for each in self._passes):
+                    self._passes.append(earlier)
+                index = next(at for at, each in enumerate(self._passes) if each is earlier)
+                node.args[-1] = ast.Name(_PASSES[index])
         self.generic_visit(node)
         match node:
             case ast.Call(ast.Attribute(ast.Name("np"), name), [argument], []):
@@ -106,6 +121,15 @@ class _PutInPlace(ast.NodeTransformer):
         if sum(1 for _ in ast.walk(placed)) > _MOST_NODES:
             raise _NotOneExpressionError
         return placed
+
+    def with_passes(self, result: ast.expr) -> list[tuple[str, ast.expr]]:
+        """Return an expression as the last, after the named passes that it reads."""
+        found = [("", result)]
+        for name, choice in reversed(list(zip(_PASSES, self._passes, strict=False))):
+            nodes = (node for _, each in found for node in ast.walk(each))
+            if any(isinstance(node, ast.Name) and node.id == name for node in nodes):
+                found.insert(0, (name, choice))
+        return found
 
     def read(self, statement: ast.stmt) -> bool:
         """Remember the value of a name; return False if that is not what the statement says."""
@@ -125,7 +149,8 @@ def _find_rule(tree: ast.Module) -> ast.FunctionDef:
     return next(each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name == "allocate")
 
 
-def _as_one_expression(source: str, parameters: Mapping[str, float]) -> ast.expr:
+def _as_expressions(source: str, parameters: Mapping[str, float]) -> list[tuple[str, ast.expr]]:
+    """Return the rule's choice of formats as the last expression, and the passes it builds on before."""
     tree = ast.parse(source)
     rule = _find_rule(tree)
     place = _PutInPlace(rule, parameters)
@@ -134,7 +159,7 @@ def _as_one_expression(source: str, parameters: Mapping[str, float]) -> ast.expr
     for statement in rule.body:
         match statement:
             case ast.Return(ast.expr() as value):
-                return place.put(value)
+                return place.with_passes(place.put(value))
         if not place.read(statement):
             raise _NotOneExpressionError
     raise _NotOneExpressionError
@@ -153,6 +178,10 @@ def _paragraph(result: ast.expr) -> str:
         start = "Of the rest, those" if sentences else "Layers"
         sentences.append(f"{start} {who}{comma} go to {chosen}.")
     return " ".join([*sentences, f"All others go to {otherwise}."])
+
+
+def _continued(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
 
 
 def _is_name(text: str) -> bool:

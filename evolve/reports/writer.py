@@ -10,7 +10,7 @@ from evolve.engine import Outcome
 from evolve.errors import RunError
 from evolve.reports.contents import collect
 from evolve.reports.index import INDEX, render_index
-from evolve.reports.report import champion_record, report_texts
+from evolve.reports.report import report_texts
 from evolve.setup import Setup
 from evolve.store import RunStore
 
@@ -21,8 +21,6 @@ def write_report(
     store: RunStore, setup: Setup, outcome: Outcome, reports: Path = REPORTS, figures: bool = True
 ) -> Path:
     """Write the report of a run, in place of an older one, and the index of all reports.
-
-    The champion is also written into the run's own directory.
 
     Args:
         store: The run.
@@ -46,7 +44,6 @@ def write_report(
         files |= draw(contents, setup.dataset)
     folder = reports / store.name
     try:
-        store.write("champion.json", champion_record(contents))
         _write_folder(folder, files)
         _write_index(reports)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,14 +13,18 @@ from evolve.candidates import Candidate, Offspring, Scored
 from evolve.grammar import Vocabulary
 from evolve.templates import Template
 
-#: What may vary a candidate, with the default weight of each (its share of the offspring).
+#: What may vary a candidate, with the default weight of each: its share of the offspring before
+#: anything is known of its success (see `evolve.search.rates`).
 OPERATORS: Mapping[str, float] = {
     "parameters": 2.0,
     "structure": 12.0,
     "crossover": 4.0,
     "template": 0.5,
     "newcomer": 1.0,
+    "refine": 2.0,
 }
+#: Objectives that differ by less are equal, so that no rule grows for the sake of rounding.
+RESOLUTION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,21 @@ class Strategy(Protocol):
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
         """Take over a state; ``archive`` holds every candidate evaluated so far, by id."""
 
+    def welcome(self, immigrants: Sequence[Scored]) -> None:
+        """Take in candidates that another strategy found; they may become parents, or be ignored."""
+
+
+def objective_bucket(objective: float) -> float:
+    """Return the objective in steps of `RESOLUTION`; −∞ stays what it is."""
+    return float(round(objective / RESOLUTION)) if math.isfinite(objective) else objective
+
 
 def rank_key(scored: Scored) -> tuple[float, int]:
-    """Order candidates: by objective on train, the simpler first at equal objective. Larger is better."""
-    return scored.evaluation.objective, -scored.evaluation.complexity
+    """Order candidates: by objective on train, the simpler first at equal objective. Larger is better.
+
+    This is lexicographic parsimony with buckets (Luke 2002), the buckets being as narrow as `RESOLUTION`.
+    """
+    return objective_bucket(scored.evaluation.objective), -scored.evaluation.complexity
 
 
 class Novelty:

@@ -1,0 +1,196 @@
+"""One total order of imports: a module imports only from modules above it in this list."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import evolve
+
+PACKAGE = Path(evolve.__file__).parent
+
+#: Every module, each importing only from those above it. Where a new module fits nowhere, the design is
+#: wrong, not the list.
+ORDER = """
+evolve
+
+evolve.errors
+evolve.formats
+evolve.profiles
+evolve.synthetic
+evolve.datasets
+evolve.candidates
+
+evolve.scoring
+evolve.allocators
+evolve.optimum
+
+evolve.parameters
+evolve.signals
+evolve.views
+evolve.heuristics
+evolve.expressions
+evolve.simplification
+evolve.templates
+evolve.plugin_files
+evolve.plugins
+evolve.evaluation
+evolve.plugin_check
+evolve.results
+
+evolve.grammar
+evolve.variation
+evolve.search.base
+evolve.search.operators
+evolve.search.genetic
+evolve.search.random_search
+evolve.search
+
+evolve.executors
+evolve.batches
+evolve.store
+evolve.configuration
+evolve.setup
+evolve.engine
+
+evolve.reports
+evolve.reports.drawing
+evolve.reports.markdown
+evolve.reports.syntax
+evolve.reports.index
+evolve.reports.rule_source
+evolve.reports.phrases
+evolve.reports.words
+evolve.reports.champion
+evolve.reports.lineage
+evolve.reports.reproduction
+evolve.reports.tables
+evolve.reports.allocations
+evolve.reports.replay
+evolve.reports.contents
+evolve.reports.precision_map
+evolve.reports.report
+evolve.reports.figures
+evolve.reports.writer
+evolve.reports.verification
+
+evolve.cli.output
+evolve.cli.progress
+evolve.cli.scoring
+evolve.cli.running
+evolve.cli.catalogue
+evolve.cli
+evolve.__main__
+""".split()
+
+#: What only the verbs that need it may load.
+HEAVY = ("numpy", "scipy", "pandas", "matplotlib", "deap", "jinja2")
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    # The wheel's copies of plugins and data, and the templates, are no modules.
+    files = [each for each in PACKAGE.rglob("*.py") if "shipped" not in each.parts]
+    return {module_name(file): ast.parse(file.read_text(encoding="utf-8")) for file in files}
+
+
+def imported_names(tree: ast.Module) -> Iterator[str]:
+    """Yield every dotted name that a module imports, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import hides where it leads"
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def imported_modules(name: str) -> set[str]:
+    """Return the modules of this package that a module imports."""
+    found = set()
+    for imported in imported_names(modules()[name]):
+        if imported.split(".")[0] == "evolve":
+            found.add(imported if imported in modules() else imported.rpartition(".")[0] or imported)
+    return found
+
+
+def test_every_module_has_one_place() -> None:
+    assert sorted(ORDER) == sorted(modules())
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_only_from_above(name: str) -> None:
+    above = ORDER[: ORDER.index(name)]
+    assert sorted(imported_modules(name) - set(above)) == []
+
+
+def test_only_the_command_line_imports_reports() -> None:
+    importers = {
+        name
+        for name in modules()
+        if any(each.startswith("evolve.reports") for each in imported_modules(name))
+    }
+    outside = {name for name in importers if not name.startswith("evolve.reports")}
+    assert outside == {name for name in outside if name.startswith("evolve.cli")} != set()
+
+
+def test_no_way_around_the_order() -> None:
+    for name, tree in modules().items():
+        words = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
+        words |= {each.attr for each in ast.walk(tree) if isinstance(each, ast.Attribute)}
+        words |= {each.split(".")[-1] for each in imported_names(tree)}
+        assert not words & {"TYPE_CHECKING", "import_module", "__import__"}, name
+
+
+def test_nothing_is_compiled_by_numba() -> None:
+    importers = [name for name, tree in modules().items() if "numba" in top_levels(tree)]
+    assert importers == []
+
+
+def top_levels(tree: ast.Module) -> set[str]:
+    return {each.split(".")[0] for each in imported_names(tree)}
+
+
+def loaded_by(code: str, folder: Path) -> set[str]:
+    """Run Python in another process and return which heavy packages it has loaded."""
+    report = f"import sys; print(*(each for each in {HEAVY} if each in sys.modules), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.splitlines()[-1].split()) if done.stderr.strip() else set()
+
+
+def verb(*arguments: str) -> str:
+    return f"""
+import runpy, sys
+sys.argv = ["evolve", *{arguments}]
+try:
+    runpy.run_module("evolve", run_name="__main__")
+except SystemExit as leaving:
+    assert leaving.code == 0, leaving.code
+"""
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    assert loaded_by(verb("--help"), tmp_path) == set()
+
+
+def test_the_engine_loads_nothing_of_the_edges(tmp_path: Path) -> None:
+    loaded = loaded_by("import evolve.engine", tmp_path)
+    assert "numpy" in loaded
+    assert not loaded & {"matplotlib", "pandas", "scipy"}
+
+
+def test_pictures_are_loaded_only_to_be_drawn(tmp_path: Path) -> None:
+    run = verb("run", "--generations", "1", "--population", "2", "--no-figures")
+    assert "matplotlib" not in loaded_by(run, tmp_path)
