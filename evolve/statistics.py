@@ -92,7 +92,10 @@ def paired_bootstrap(
     Args:
         first: (n,) one value a pair.
         second: (n,) the other.
-        generator, statistic, method, resamples: See `bootstrap`; for the median take ``percentile``.
+        generator: Source of the resamples.
+        statistic: As for `bootstrap`; for the median take ``percentile``.
+        method: ``bca`` or ``percentile``.
+        resamples: B.
 
     Raises:
         ValueError: A shape or a value is wrong.
@@ -196,7 +199,7 @@ def vargha_delaney(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def cliffs_delta(first: ArrayLike, second: ArrayLike) -> float:
-    """Return Cliff's delta (Cliff 1993), which is 2·A₁₂ − 1: in [−1, 1], 0 is no effect."""
+    """Return Cliff's delta (Cliff 1993), 2·A₁₂ − 1: in [−1, 1], 0 is no effect."""
     return 2 * vargha_delaney(first, second) - 1
 
 
@@ -256,14 +259,7 @@ def evaluations_to_target(best_so_far: ArrayLike, target: float) -> int | None:
 
 
 def median_to_target(counts: Sequence[float | None]) -> float | None:
-    """Return the median of what runs needed, those that never arrived counted as later than all others.
-
-    Args:
-        counts: One a run; None where it never arrived.
-
-    Returns:
-        None where the median lies among those that never arrived.
-    """
+    """Return the median of what runs needed; None (never arrived) counts as later than all others."""
     ordered = np.sort([np.inf if each is None else float(each) for each in counts])
     if not len(ordered):
         return None

@@ -205,7 +205,7 @@ class TestCertificate:
             assert_consistent(found, model)
             assert_proven(found)
 
-    @pytest.mark.parametrize("state_limit", [1, 2, 5, 50])
+    @pytest.mark.parametrize("state_limit", [1, 2, 20])
     def test_holds_when_the_states_do_not_suffice(self, state_limit: int) -> None:
         rng = np.random.default_rng(4)
         gaps = []
@@ -217,8 +217,8 @@ class TestCertificate:
             assert hurried.fitness <= exact.fitness * (1 + 1e-12)
             assert hurried.upper_bound >= exact.fitness * (1 - 1e-12)
             gaps.append(hurried.upper_bound / hurried.fitness - 1)
-        assert max(gaps) > 1e-12 or state_limit == 50
         assert max(gaps) < 0.1
+        assert (max(gaps) > 0) == (state_limit < 20)  # what the smaller limits drop opens a gap
 
 
 class TestBudgets:
