@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evolve.candidates import Candidate, Evaluation
-from evolve.evaluation import Arena, Failure, ModelScores, SearchArena, Task
+from evolve.errors import TemplateError
+from evolve.evaluation import Arena, Failure, ModelScores, SearchArena, Task, template_failure
 from evolve.executors import Executor
 from evolve.templates import Template, complexity
 
@@ -23,20 +24,28 @@ class Batch:
     Attributes:
         tasks: What to compute.
         members: For each task, the places of its candidates.
-        sizes: For each candidate, the complexity of its source.
+        sizes: For each candidate, the complexity of its source; 0 where there is none.
+        failures: By place, why a candidate has no source.
     """
 
     tasks: tuple[Task, ...]
     members: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]
+    failures: Mapping[int, Failure]
 
 
 def make_batch(candidates: Sequence[Candidate], templates: Mapping[str, Template]) -> Batch:
     """Group candidates by source and parameter names."""
     groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    failures: dict[int, Failure] = {}
     sizes = []
     for index, candidate in enumerate(candidates):
-        source = templates[candidate.template].source(candidate)
+        try:
+            source = templates[candidate.template].source(candidate)
+        except TemplateError as error:
+            failures[index] = template_failure("does not render", error)
+            sizes.append(0)
+            continue
         sizes.append(complexity(source))
         groups.setdefault((source, tuple(name for name, _ in candidate.parameters)), []).append(index)
     tasks, members = [], []
@@ -48,7 +57,7 @@ def make_batch(candidates: Sequence[Candidate], templates: Mapping[str, Template
             values = np.array(rows, dtype=np.float64).reshape(len(part), len(names))
             tasks.append(Task(source, file, names, values))
             members.append(tuple(part))
-    return Batch(tuple(tasks), tuple(members), tuple(sizes))
+    return Batch(tuple(tasks), tuple(members), tuple(sizes), failures)
 
 
 def evaluate_candidates(
@@ -56,7 +65,7 @@ def evaluate_candidates(
 ) -> list[Evaluation]:
     """Evaluate candidates, those of one source together; results in the order of the candidates."""
     batch = make_batch(candidates, templates)
-    evaluations: dict[int, Evaluation] = {}
+    evaluations = {index: _evaluation(each, 0, arena) for index, each in batch.failures.items()}
     for part, results in zip(batch.members, executor.map(batch.tasks), strict=True):
         for index, result in zip(part, results, strict=True):
             evaluations[index] = _evaluation(result, batch.sizes[index], arena)
@@ -75,7 +84,7 @@ def fingerprints(
 ) -> list[tuple[str, int]]:
     """Return what each candidate does on the probe's models, as a fingerprint, and its complexity."""
     batch = make_batch(candidates, templates)
-    found: dict[int, str] = {}
+    found = {index: each.reason for index, each in batch.failures.items()}
     for part, task in zip(batch.members, batch.tasks, strict=True):
         found |= dict(zip(part, probe.behaviours(task), strict=True))
     return [(found[index], batch.sizes[index]) for index in range(len(candidates))]

@@ -29,6 +29,12 @@ class Candidate:
     slots: tuple[tuple[str, SlotContent], ...] = ()
     parameters: tuple[tuple[str, float], ...] = ()
 
+    def __post_init__(self) -> None:
+        if any(type(value) is not float for _, value in self.parameters):
+            # A plugin may write 5 for 5.0, and means the same candidate.
+            exact = tuple((name, float(value)) for name, value in self.parameters)
+            object.__setattr__(self, "parameters", exact)
+
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of exactly template, slots and parameters."""
@@ -115,7 +121,8 @@ class Offspring:
     Attributes:
         candidate: The candidate.
         operator: The operator that made it: ``seed``, ``parameters``, ``crossover``, ….
-        parents: Ids of the candidates it was made from; empty for seeds and newcomers.
+        parents: Ids of the candidates it was made from, of a newcomer the seed whose form it has;
+            empty for seeds.
         change: What the operator changed, in words.
     """
 

@@ -28,6 +28,8 @@ class RunConfig:
         operators: Weight of each variation operator.
         start_from: Roles or names of the seed heuristics.
         plateau: Stop after so many generations without a better train score; None never stops early.
+        evaluations: Stop after exactly so many evaluations, if the generations have not ended before;
+            None sets no limit.
     """
 
     datasets: str = "reference"
@@ -39,11 +41,13 @@ class RunConfig:
     operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
     start_from: tuple[str, ...] = ("baseline",)
     plateau: int | None = None
+    evaluations: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("generations", 1), ("population", 2), ("seed", 0), ("plateau", 1)):
+        least_values = {"generations": 1, "population": 2, "seed": 0, "plateau": 1, "evaluations": 1}
+        for name, least in least_values.items():
             value = getattr(self, name)
-            if name == "plateau" and value is None:
+            if name in ("plateau", "evaluations") and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(

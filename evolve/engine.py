@@ -9,6 +9,7 @@ from typing import Any
 
 from evolve.batches import evaluate_candidates
 from evolve.candidates import Offspring, Scored
+from evolve.configuration import RunConfig
 from evolve.executors import make_executor
 from evolve.search import make_strategy
 from evolve.search.base import rank_key
@@ -17,6 +18,8 @@ from evolve.store import RunStore, scored_to_json
 
 #: The champion is the best on valid among so many of the best on train.
 FINALISTS = 10
+#: A search with a limit of evaluations has run dry after so many generations without one.
+_DRY = 10
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def search(
     finished = snapshot is not None and snapshot.finished
     with make_executor(setup.arena, workers) as executor:
         while not finished:
-            offspring = strategy.ask()
+            asked = strategy.ask()
+            offspring = _within_limit(asked, archive, setup.config.evaluations)
             fresh = list(
                 {each.candidate.id: each for each in offspring if each.candidate.id not in archive}.values()
             )
@@ -141,10 +145,11 @@ def search(
             new = [Scored(*pair, generation) for pair in zip(fresh, evaluations, strict=True)]
             archive |= {each.candidate.id: each for each in new}
             scored += new
-            strategy.tell([archive[each.candidate.id] for each in offspring])
+            if len(offspring) == len(asked):  # else the limit has cut the last generation
+                strategy.tell([archive[each.candidate.id] for each in offspring])
             summaries.append(_summarise(generation, offspring, new, scored))
             generation += 1
-            finished = generation >= setup.config.generations or _on_plateau(summaries, setup.config.plateau)
+            finished = _has_ended(summaries, setup.config)
             records = [scored_to_json(each) for each in new]
             records.append({"kind": "generation", **asdict(summaries[-1])})
             store.commit(records, generation, strategy.state(), finished)
@@ -178,6 +183,29 @@ def _summarise(
 
 def _summary_from(record: Mapping[str, Any]) -> GenerationSummary:
     return GenerationSummary(**{name: value for name, value in record.items() if name != "kind"})
+
+
+def _within_limit(
+    offspring: Sequence[Offspring], archive: Mapping[str, Scored], limit: int | None
+) -> Sequence[Offspring]:
+    """Return as many of the offspring, from the first on, as can be evaluated within the limit."""
+    if limit is None:
+        return offspring
+    fresh: set[str] = set()
+    for place, each in enumerate(offspring):
+        if each.candidate.id not in archive:
+            fresh.add(each.candidate.id)
+        if len(archive) + len(fresh) > limit:
+            return offspring[:place]
+    return offspring
+
+
+def _has_ended(summaries: Sequence[GenerationSummary], config: RunConfig) -> bool:
+    if config.evaluations is not None:
+        dry = len(summaries) >= _DRY and not any(each.evaluations for each in summaries[-_DRY:])
+        if dry or summaries[-1].total >= config.evaluations:
+            return True
+    return len(summaries) >= config.generations or _on_plateau(summaries, config.plateau)
 
 
 def _on_plateau(summaries: Sequence[GenerationSummary], patience: int | None) -> bool:

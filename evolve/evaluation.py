@@ -7,12 +7,14 @@ with a reason, and costs no other candidate anything.
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from types import FrameType
 
 import numpy as np
@@ -34,6 +36,8 @@ FloatArray = npt.NDArray[np.float64]
 _CHUNK_ELEMENTS = 250_000
 #: Seconds a rule may take for one call; only a plugin with an endless loop gets there.
 TIME_LIMIT = 20.0
+#: Characters kept of what a rule says when it raises.
+_MOST_SAID = 500
 
 
 #: A source is compiled once, however many calls it takes to evaluate all its parameter vectors.
@@ -109,10 +113,9 @@ class Arena:
 
     def evaluate(self, task: Task) -> list[ModelScores | Failure]:
         """Evaluate P parameter vectors of one source; one result a vector, in order."""
-        try:
-            rule = _compiled(task.source, task.file or "<rule>")
-        except TemplateError as error:
-            return [Failure("does not compile", str(error))] * len(task.values)
+        rule = _compile(task)
+        if isinstance(rule, Failure):
+            return [rule] * len(task.values)
         results: list[ModelScores | Failure] = []
         for start in range(0, len(task.values), self._chunk):
             results += self._evaluate_chunk(rule, task.names, task.values[start : start + self._chunk])
@@ -125,15 +128,20 @@ class Arena:
             P texts, equal where the allocations of all models are equal, or where the rules
             fail for the same reason.
         """
-        try:
-            rule = _compiled(task.source, task.file or "<rule>")
-        except TemplateError as error:
-            return [str(error)] * len(task.values)
-        digests = [hashlib.blake2b(digest_size=12) for _ in task.values]
+        rule = _compile(task)
+        if isinstance(rule, Failure):
+            return [rule.reason] * len(task.values)
+        return self._behaviours(rule, task.names, task.values)
+
+    def _behaviours(self, rule: Rule, names: tuple[str, ...], values: FloatArray) -> list[str]:
+        digests = [hashlib.blake2b(digest_size=12) for _ in values]
         for _, stack in self._groups:
-            choices = allocate(rule, stack.view, task.names, task.values)
+            choices = allocate(rule, stack.view, names, values)
             if isinstance(choices, Failure):
-                return [choices.reason] * len(task.values)
+                if len(values) == 1:
+                    return [choices.reason]
+                # As in evaluation: a fingerprint must not depend on who else was asked for.
+                return [self._behaviours(rule, names, row[None])[0] for row in values]
             for digest, row in zip(digests, choices, strict=True):
                 digest.update(row)
         return [digest.hexdigest() for digest in digests]
@@ -176,6 +184,41 @@ class _Stack:
         )
 
 
+def _compile(task: Task) -> Rule | Failure:
+    try:
+        return _compiled(task.source, task.file or "<rule>")
+    except TemplateError as error:
+        return template_failure("does not compile", error)
+
+
+def template_failure(kind: str, error: TemplateError) -> Failure:
+    """Return a template's error as a failure that names the file without its folder, which is no result."""
+    text = str(error)
+    if error.file:
+        text = text.replace(error.file, Path(error.file).name)
+    return Failure(kind, _printable(text))
+
+
+def _printable(text: str) -> str:
+    """Return a text that every journal can hold and that is the same in every run: without addresses."""
+    text = re.sub(r"\bat 0x[0-9a-fA-F]+", "at 0x…", text).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _MOST_SAID else text[: _MOST_SAID - 1] + "…"
+
+
+def _words_of(error: BaseException) -> str:
+    """Return what a rule raised, in words."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a rule's own exception can fail in any way too
+        text = ""
+    name = type(error).__name__
+    return _printable(f"{name}: {text}" if text else name)
+
+
+class _TookTooLong(BaseException):
+    """Ends a rule; no ``Exception``, for those a rule may catch."""
+
+
 def allocate(
     rule: Rule, view: ModelView, names: tuple[str, ...], values: FloatArray
 ) -> ChoiceArray | Failure:
@@ -198,18 +241,20 @@ def allocate(
         return Failure("signal above the level", str(error))
     except RuleError as error:
         return Failure("rule broken", str(error))
+    except _TookTooLong:
+        return Failure("rule broken", f"the rule took longer than {TIME_LIMIT:g} s")
     except RecursionError:
         return Failure("raised RecursionError", "RecursionError: the rule calls itself without end")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a rule raises is its failure
-        return Failure(f"raised {type(error).__name__}", f"{type(error).__name__}: {error}")
+        return Failure(f"raised {type(error).__name__}", _words_of(error))
     return _checked(found, len(values), view)
 
 
 def _checked(found: object, count: int, view: ModelView) -> ChoiceArray | Failure:
     try:
         choices = np.asarray(found)
-    except (ValueError, TypeError) as error:
-        return Failure("wrong type", f"expected an array of format indices: {error}")
+    except Exception as error:  # noqa: BLE001 - what a rule returns can run code of its own
+        return Failure("wrong type", f"expected an array of format indices: {_words_of(error)}")
     if choices.dtype.kind not in "iu":
         return Failure(
             "wrong type",
@@ -221,24 +266,25 @@ def _checked(found: object, count: int, view: ModelView) -> ChoiceArray | Failur
             f"expected (N,) = ({view.num_layers},) or (P, N) = ({count}, {view.num_layers}), "
             f"found {choices.shape}",
         )
-    if choices.min() < 0 or choices.max() >= len(view.formats):
-        return Failure(
-            "wrong format", f"expected format indices 0 to {len(view.formats) - 1}, found {choices.max()}"
-        )
+    for extreme in (choices.min(), choices.max()):
+        if not 0 <= extreme < len(view.formats):
+            return Failure(
+                "wrong format", f"expected format indices 0 to {len(view.formats) - 1}, found {extreme}"
+            )
     full = np.broadcast_to(choices.astype(np.uint8), (count, view.num_layers))
     return np.ascontiguousarray(full)
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `RuleError` in the block after some seconds, where the platform has interval timers."""
+    """Raise `_TookTooLong` in the block after some seconds, where the platform has interval timers."""
     main = threading.current_thread() is threading.main_thread()
     if not main or not hasattr(signal, "setitimer"):
         yield
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise RuleError(f"the rule took longer than {seconds:g} s")
+        raise _TookTooLong
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -247,6 +293,11 @@ def _time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def optimum_share(fitness: FloatArray, optima: FloatArray) -> FloatArray:
+    """Return (M,) fitness / optimum; 1 where the optimum itself is 0, for then nothing better can be had."""
+    return np.divide(fitness, optima, out=np.ones_like(fitness), where=optima > 0)
 
 
 def summarise(scores: ModelScores, optima: FloatArray, members: Sequence[int] | slice) -> SplitScore:
@@ -260,7 +311,7 @@ def summarise(scores: ModelScores, optima: FloatArray, members: Sequence[int] | 
         optima: (M,) fitness of the optima.
         members: Which models.
     """
-    ratios = scores.fitness[members] / optima[members]
+    ratios = optimum_share(scores.fitness[members], optima[members])
     mean_ratio = float(ratios.mean())
     return SplitScore(
         objective=mean_ratio,

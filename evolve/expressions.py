@@ -55,7 +55,7 @@ _ARITHMETIC: Mapping[str, type[ast.operator]] = {
     "divide": ast.Div,
 }
 #: Operations that Python writes as operators, which bind more or less tightly.
-OPERATORS = frozenset((*_COMPARISONS, *_LOGICAL, *_ARITHMETIC, "not"))
+OPERATORS = frozenset((*_COMPARISONS, *_LOGICAL, *_ARITHMETIC, "not", "negative"))
 _FUNCTIONS = ("log", "sqrt", "exp")
 #: Reductions of a score over a model's layers, and rankings within it: methods of the view.
 _METHODS = ("total", "mean", "largest", "rank")
@@ -85,7 +85,7 @@ def _operations() -> tuple[Operation, ...]:
             ("number", "table"),
         ]
         listed += [Operation(name, pair, "table") for pair in pairs]
-    for name in _FUNCTIONS:
+    for name in (*_FUNCTIONS, "negative"):
         listed += [Operation(name, ("score",), "score"), Operation(name, ("table",), "table")]
     listed += [Operation(name, ("score",), "score") for name in _METHODS]
     listed.append(Operation("fraction", ("mask",), "score"))
@@ -179,6 +179,8 @@ def _to_ast(node: Node) -> ast.expr:
         return ast.BinOp(below[0], _ARITHMETIC[operation](), below[1])
     if operation == "not":
         return ast.UnaryOp(ast.Invert(), below[0])
+    if operation == "negative":
+        return ast.UnaryOp(ast.USub(), below[0])
     if operation in _FUNCTIONS or operation == "where":
         return _call("np", operation, *below)
     return _call("model", operation, *below)
@@ -277,6 +279,8 @@ def _from_ast(tree: ast.expr, parameters: Mapping[str, float], reads: tuple[str,
                     return combine(operation, left, right)
         case ast.UnaryOp(ast.Invert(), operand):
             return combine("not", operand)
+        case ast.UnaryOp(ast.USub(), operand):
+            return combine("negative", operand)
         case ast.Constant():
             raise fail("a bare constant", cure="Write p.NAME and give it a value under [parameters.NAME].")
     raise fail("this is not in the language of slots", cure="See docs/plugins.md for the language.")
@@ -306,15 +310,34 @@ def signal_range(node: Node | None) -> Parameter:
     return Parameter("threshold", 1.0, 1e-6, 1e3, "log")
 
 
+def number_range(operation: str, sibling: Node | None) -> Parameter:
+    """Return the natural bounds of a number that is an argument of an operation.
+
+    Args:
+        operation: What the number is an argument of.
+        sibling: The other argument, where there are two.
+    """
+    if operation in _COMPARISONS:
+        return signal_range(sibling)
+    if operation == "quantile":
+        return Parameter("quantile", 0.5, 0.0, 1.0, "linear")
+    if operation == "multiply" and sibling is not None and sibling.value == "bits":
+        return Parameter("rate", 0.5, 1e-2, 1e1, "log")
+    return signal_range(None)
+
+
+def sibling_of(node: Node, index: int) -> Node | None:
+    """Return the other argument of an operation with two arguments."""
+    return node.children[1 - index] if len(node.children) == 2 else None
+
+
 def _number_ranges(node: Node) -> Iterator[Parameter]:
     """Yield, for each number of the tree in order, its bounds, scale and natural name."""
     for index, child in enumerate(node.children):
-        if child.operation != "number":
-            yield from _number_ranges(child)
-        elif node.operation in _COMPARISONS:
-            yield signal_range(node.children[1 - index])
+        if child.operation == "number":
+            yield number_range(node.operation, sibling_of(node, index))
         else:
-            yield signal_range(None)
+            yield from _number_ranges(child)
 
 
 def name_numbers(nodes: list[Node], taken: Mapping[str, Parameter]) -> tuple[list[Node], list[Parameter]]:

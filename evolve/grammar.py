@@ -16,7 +16,7 @@ from typing import Any
 
 from deap import gp
 
-from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type, signal_range
+from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type, number_range, sibling_of
 from evolve.profiles import LAYER_TYPES
 from evolve.signals import PER_LAYER_SIGNALS, level_index
 
@@ -30,6 +30,7 @@ _OPERATION_WEIGHTS: Mapping[str, float] = {
     "divide": 3.0,
     "add": 2.0,
     "subtract": 1.0,
+    "negative": 0.5,
     "where": 3.0,
     "log": 0.5,
     "sqrt": 0.5,
@@ -156,12 +157,6 @@ class Vocabulary:
         chosen = random.sample(LAYER_TYPES, count)
         return Node("is_type", value=tuple(sorted(chosen, key=LAYER_TYPES.index)))
 
-    @staticmethod
-    def random_number(compared_with: Node | None) -> Node:
-        """Draw a constant, within the bounds of what it is compared with."""
-        bounds = signal_range(compared_with)
-        return Node("number", value=float(bounds.from_unit(random.random())))
-
     def random_expression(self, type_: Type, depth: int = 2) -> Node:
         """Draw an expression of a type.
 
@@ -169,6 +164,9 @@ class Vocabulary:
             type_: What it computes.
             depth: Operations that may stand above each other.
         """
+        return _draw_numbers(self._random(type_, depth))
+
+    def _random(self, type_: Type, depth: int) -> Node:
         match type_:
             case "mask":
                 return self._random_mask(depth)
@@ -176,7 +174,7 @@ class Vocabulary:
                 return self._random_score(depth)
             case "table":
                 return self._random_table(depth)
-        return self.random_number(None)
+        return _undrawn_number()
 
     def _random_mask(self, depth: int) -> Node:
         if depth > 0 and random.random() < 0.2:
@@ -186,7 +184,7 @@ class Vocabulary:
         if random.random() < 0.5:
             return self.random_types()
         quantity = self._random_score(depth - 1)
-        return Node(random.choice(("less", "greater")), (quantity, self.random_number(quantity)))
+        return Node(random.choice(("less", "greater")), (quantity, _undrawn_number()))
 
     def _random_score(self, depth: int) -> Node:
         if depth <= 0 or random.random() < 0.6:
@@ -196,6 +194,11 @@ class Vocabulary:
     def _random_table(self, depth: int) -> Node:
         if depth <= 0 or random.random() < 0.3:
             return random.choice(self.tables)
+        if random.random() < 0.3:
+            # Falls or grows exponentially with the table, at a rate of its own.
+            scaled = Node("multiply", (_undrawn_number(), random.choice(self.tables)))
+            signed = Node("negative", (scaled,)) if random.random() < 0.5 else scaled
+            return Node("exp", (signed,))
         return self._random_operation("table", depth)
 
     @staticmethod
@@ -206,7 +209,7 @@ class Vocabulary:
 
     def _random_operation(self, type_: Type, depth: int) -> Node:
         operation = self._choose_operation(type_)
-        below = tuple(self.random_expression(each, depth - 1) for each in operation.arguments)
+        below = tuple(self._random(each, depth - 1) for each in operation.arguments)
         return Node(operation.name, below)
 
 
@@ -251,19 +254,16 @@ def _undrawn_number() -> Node:
     return Node("number")
 
 
-def _draw_numbers(node: Node, words: Vocabulary, compared_with: Node | None = None) -> Node:
-    """Draw the constants that deap's mutations left undrawn."""
-    if node.operation == "number":
-        return words.random_number(compared_with) if node.value is None else node
-    comparing = node.operation in ("less", "greater")
-    siblings = [*reversed(node.children)] if comparing else [None] * len(node.children)
-    return replace(
-        node,
-        children=tuple(
-            _draw_numbers(child, words, sibling)
-            for child, sibling in zip(node.children, siblings, strict=True)
-        ),
-    )
+def _draw_numbers(node: Node) -> Node:
+    """Draw the constants that were left undrawn, each within the bounds of its place."""
+    children = []
+    for index, child in enumerate(node.children):
+        if child.operation == "number" and child.value is None:
+            bounds = number_range(node.operation, sibling_of(node, index))
+            children.append(Node("number", value=float(bounds.from_unit(random.random()))))
+        else:
+            children.append(_draw_numbers(child))
+    return replace(node, children=tuple(children))
 
 
 def mutate_expression(node: Node, words: Vocabulary) -> Node:
@@ -290,7 +290,7 @@ def mutate_expression(node: Node, words: Vocabulary) -> Node:
             (tree,) = gp.mutInsert(tree, words.primitives)
         case "replace":
             (tree,) = gp.mutNodeReplacement(tree, words.primitives)
-    varied = _draw_numbers(from_deap(tree), words)
+    varied = _draw_numbers(from_deap(tree))
     return varied if varied.size <= MAX_SIZE else node
 
 

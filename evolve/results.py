@@ -10,7 +10,7 @@ import numpy as np
 
 from evolve.candidates import Candidate
 from evolve.datasets import Dataset
-from evolve.evaluation import Arena, Failure, Task
+from evolve.evaluation import Arena, Failure, Task, optimum_share
 from evolve.templates import Template
 
 
@@ -24,7 +24,7 @@ class Result:
         split: ``train``, ``valid`` or ``test``.
         compression_ratio, accuracy_retention, avg_bits, fitness: Its scores; None where it failed.
         optimum: Best fitness any allocation of this model can reach.
-        optimum_ratio: fitness / optimum.
+        optimum_ratio: fitness / optimum; 1 where the optimum is 0.
         failure: Why it failed; None if it did not.
     """
 
@@ -73,7 +73,6 @@ def evaluate_rules(
                 )
                 results.append(failed)
                 continue
-            fitness = float(scores.fitness[index])
             results.append(
                 Result(
                     heuristic=name,
@@ -82,9 +81,9 @@ def evaluate_rules(
                     compression_ratio=float(scores.compression_ratio[index]),
                     accuracy_retention=float(scores.accuracy_retention[index]),
                     avg_bits=float(scores.avg_bits[index]),
-                    fitness=fitness,
+                    fitness=float(scores.fitness[index]),
                     optimum=optimum,
-                    optimum_ratio=fitness / optimum,
+                    optimum_ratio=float(optimum_share(scores.fitness, arena.optimum_fitness)[index]),
                 )
             )
     return results

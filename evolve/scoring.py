@@ -17,7 +17,7 @@ in any population and (where more than a millionth of the accuracy is retained) 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,8 @@ class ScoreTable:
         padded_offsets: Where each model's layers begin once padded, (M + 1,).
         sums: Bits and log retention of each group and code, flat.
         first_sums: Where each group's entries begin in ``sums``.
+        workspaces: Memory kept from call to call, at most one piece; each call takes it or makes its
+            own, so that threads can share a table. Fresh pages would cost more than the scores.
     """
 
     num_formats: int
@@ -213,6 +215,7 @@ class ScoreTable:
     padded_offsets: NDArray[np.int64]
     sums: NDArray[np.complex128]
     first_sums: NDArray[np.uint32]
+    workspaces: list[NDArray[np.uint64]] = field(default_factory=list, repr=False)
 
     def score(self, choices: ArrayLike, threshold: float = THRESHOLD) -> Scores:
         """Return the scores of a population.
@@ -238,15 +241,21 @@ class ScoreTable:
             scores.fitness[rows] = cliff_fitness(compression, retention, threshold)
         if self.stacked:
             return scores
-        return Scores(*(getattr(scores, field.name)[:, 0] for field in fields(Scores)))
+        return Scores(*(getattr(scores, each.name)[:, 0] for each in fields(Scores)))
 
     def _totals(self, population: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.complex128]]]:
         """Yield rows of the population with their bits and log retention, (rows, M) complex."""
         num_words, num_groups = int(self.padded_offsets[-1]) // _WORD, len(self.first_sums)
         chunks = -(-len(population) // max(1, _CHUNK_CHOICES // (_WORD * num_words)))
         size = max(1, -(-len(population) // max(1, chunks)))
-        # One block, because several would be handed back to the system and faulted in at each call.
-        block = np.empty((3 * num_groups + num_words, size), dtype="<u8")
+        length = size * (3 * num_groups + num_words)
+        try:
+            workspace = self.workspaces.pop()
+        except IndexError:
+            workspace = np.empty(length, dtype="<u8")
+        if len(workspace) < length:
+            workspace = np.empty(length, dtype="<u8")
+        block = workspace[:length].reshape(-1, size)
         values = block[: 2 * num_groups].reshape(-1).view(np.complex128).reshape(size, num_groups)
         codes, scratch = block[: 2 * num_words].reshape(2, size, num_words)  # read before values are written
         index = block[2 * num_groups : 3 * num_groups].reshape(size, num_groups).view(np.int64)
@@ -265,6 +274,10 @@ class ScoreTable:
             # The codes are in range; any mode but "raise" lets `take` write to `values` directly.
             self.sums.take(index[:rows], out=values[:rows], mode="clip")
             yield slice(start, start + rows), np.add.reduceat(values[:rows], first_groups, axis=1)
+        self.workspaces[:] = [workspace]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "workspaces": []}
 
 
 def _pack(

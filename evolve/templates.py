@@ -363,8 +363,15 @@ def compile_rule(source: str, file: str = "<rule>") -> Rule:
 
 @cache
 def complexity(source: str) -> int:
-    """Count the nodes of the syntax tree of ``allocate``, without docstring, annotations and decorators."""
-    for node in ast.walk(ast.parse(source)):
+    """Count the nodes of the syntax tree of ``allocate``, without docstring, annotations and decorators.
+
+    What is no Python has none.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return 0
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == "allocate":
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             return sum(1 for statement in body for _ in ast.walk(statement))

@@ -232,7 +232,7 @@ REFUSED = [
     ("p.x < model.depth < p.x", "mask", "this is not in the language of slots"),
     ("model.depth < p.x and model.depth > p.x", "mask", "this is not in the language of slots"),
     ("model.depth ** p.x", "score", "this is not in the language of slots"),
-    ("-model.depth", "score", "this is not in the language of slots"),
+    ("+model.depth", "score", "this is not in the language of slots"),
     ("np.log(x=model.depth)", "score", "this is not in the language of slots"),
     ('__import__("os")', "mask", "this is not in the language of slots"),
     ("model.__class__", "score", "models have no signal __class__"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -134,6 +136,20 @@ class TestIndependence:
         for chunk in (1, 1000, 10_000):
             monkeypatch.setattr(scoring, "_CHUNK_CHOICES", chunk)
             assert_identical(score(choices, *model), whole)
+
+    def test_of_earlier_and_concurrent_calls(self) -> None:
+        rng = np.random.default_rng(11)
+        model = random_model(rng, 131, 5)
+        populations = [random_choices(rng, size, model) for size in (40, 3, 90, 1, 40)] * 4
+        expected = [score(each, *model) for each in populations]
+        table = prepare(*model)
+        with ThreadPoolExecutor(4) as threads:
+            for found, alone in zip(threads.map(table.score, populations), expected, strict=True):
+                assert_identical(found, alone)
+        for each, alone in zip(populations, expected, strict=True):
+            assert_identical(table.score(each), alone)
+        assert_identical(pickle.loads(pickle.dumps(table)).score(populations[0]), expected[0])
+        assert len(pickle.dumps(table)) == len(pickle.dumps(prepare(*model)))
 
     def test_of_the_memory_layout(self) -> None:
         rng = np.random.default_rng(5)

@@ -11,6 +11,7 @@ import sys
 import click
 
 from evolve import __version__
+from evolve.cli.benchmarking import bench
 from evolve.cli.catalogue import datasets, heuristics
 from evolve.cli.running import report, resume, run, verify
 from evolve.cli.scoring import evaluate, lineage, optimum
@@ -30,7 +31,7 @@ def evolve() -> None:
     """
 
 
-for _verb in (run, resume, report, verify, evaluate, optimum, lineage, heuristics, datasets):
+for _verb in (run, resume, report, verify, evaluate, optimum, lineage, bench, heuristics, datasets):
     evolve.add_command(_verb)
 
 

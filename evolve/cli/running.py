@@ -14,6 +14,9 @@ _WORKERS = click.option(
     "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that evaluate."
 )
 _FIGURES = click.option("--figures/--no-figures", default=True, help="Draw the report's pictures.")
+_CONTROL = click.option(
+    "--control", is_flag=True, help="Search the permuted control in full, as long as the run itself."
+)
 
 
 @click.command()
@@ -36,9 +39,16 @@ _FIGURES = click.option("--figures/--no-figures", default=True, help="Draw the r
 @click.option("--name", help="Name of the run.  [default: run-001, run-002, …]")
 @_WORKERS
 @_FIGURES
+@_CONTROL
 @_JSON
 def run(
-    config: Path | None, name: str | None, workers: int, figures: bool, as_json: bool, **flags: Any
+    config: Path | None,
+    name: str | None,
+    workers: int,
+    figures: bool,
+    control: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Search for a rule; writes runs/NAME and reports/NAME."""
     from evolve.configuration import RunConfig, parse_operators, read_config
@@ -51,7 +61,7 @@ def run(
         values["operators"] = parse_operators(values["operators"])
     setup = prepare_run(RunConfig.from_json(values))
     store = create_run(name or free_name(), setup.resolved())
-    _search_and_report(setup, store, workers, figures, as_json)
+    _search_and_report(setup, store, workers, figures, as_json, control)
 
 
 @click.command()
@@ -68,14 +78,17 @@ def resume(name: str | None, workers: int, figures: bool, as_json: bool) -> None
 @click.command()
 @click.argument("name", required=False)
 @_FIGURES
+@_CONTROL
 @_JSON
-def report(name: str | None, figures: bool, as_json: bool) -> None:
+def report(name: str | None, figures: bool, control: bool, as_json: bool) -> None:
     """Write the report of a run again from its journal (default: the newest)."""
     from evolve.engine import recorded_outcome
     from evolve.reports.writer import write_report
 
     setup, store = _open(name)
     with store.locked():
+        if control:
+            _search_control(setup, store)
         folder = write_report(store, setup, recorded_outcome(store), figures=figures)
     if as_json:
         print_json({"run": store.name, "report": str(folder / "report.md")})
@@ -115,7 +128,16 @@ def _open(name: str | None) -> tuple[Any, Any]:
     return setup, store
 
 
-def _search_and_report(setup: Any, store: Any, workers: int, figures: bool, as_json: bool) -> None:
+def _search_control(setup: Any, store: Any) -> None:
+    from evolve.verdicts.control import run_control
+
+    click.echo("searching the permuted control", err=True)
+    run_control(store, setup)
+
+
+def _search_and_report(
+    setup: Any, store: Any, workers: int, figures: bool, as_json: bool, control: bool = False
+) -> None:
     from evolve.cli.progress import Interrupts, SearchProgress
     from evolve.engine import search
     from evolve.reports.writer import write_report
@@ -138,6 +160,8 @@ def _search_and_report(setup: Any, store: Any, workers: int, figures: bool, as_j
         if not outcome.finished:
             click.echo(f"stopped; continue with 'evolve resume {store.name}'", err=True)
             raise KeyboardInterrupt
+        if control:
+            _search_control(setup, store)
         folder = write_report(store, setup, outcome, figures=figures)
     champion = outcome.champion
     results = []

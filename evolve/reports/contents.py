@@ -15,6 +15,7 @@ from evolve.reports.tables import COMPARED_ROLES, SplitTable, shown_splits, spli
 from evolve.setup import Setup
 from evolve.store import RunStore
 from evolve.templates import Template
+from evolve.verdicts import Verdicts, judge
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Contents:
         maps: Allocations of the models that are drawn.
         undrawn: How many models are not drawn.
         lineage: The champion's ancestry.
+        verdicts: What is judged of the champion; None without one.
         reproduction: How to make the run again.
     """
 
@@ -129,6 +131,7 @@ class Contents:
     maps: tuple[ModelMap, ...]
     undrawn: int
     lineage: tuple[Step, ...]
+    verdicts: Verdicts | None
     reproduction: Reproduction
 
     @property
@@ -169,6 +172,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         lineage=()
         if champion is None
         else ancestry(champion.scored, outcome.scored, templates, search_splits),
+        verdicts=judge(store, setup, outcome),
         reproduction=reproduction(store, setup),
     )
 

@@ -81,7 +81,7 @@ def _fitness(contents: Contents) -> Figure:
         label = "proven optimum" if shares else f"proven optimum {optimum:.4f}"
         axes.axhline(optimum, color=GREEN, linestyle="--", linewidth=1.4, label=label)
         axes.set_ylim(-0.03 * optimum, 1.06 * optimum)
-    axes.set_xlim(-0.5, max(1, len(contents.generations) - 1) + 0.5)
+    axes.set_xlim(-0.5, max(0, len(contents.generations) - 1) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("generation")
     axes.set_ylabel("share of the optimum on train, mean" if shares else "fitness on train")

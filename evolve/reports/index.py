@@ -17,6 +17,13 @@ Each folder is the report of one run. Scores are fitness, with the share of the 
 | run | data set | train | valid | test | what was found |
 | --- | --- | ---: | ---: | ---: | --- |
 """
+_BENCH_HEAD = """## Benchmarks
+
+Each folder compares settings of the search over seeds, at equal numbers of evaluations.
+
+| benchmark | data set | settings | seeds | evaluations |
+| --- | --- | --- | ---: | ---: |
+"""
 _EMPTY = """# Reports
 
 There are none yet: `python -m evolve run` writes the first one.
@@ -27,6 +34,11 @@ def render_index(reports: Path) -> str:
     """Render the index of the reports in a folder, by name; folders that hold no report are left out."""
     folders = sorted(path.parent for path in reports.glob("[!.]*/champion.json"))
     rows = [row for folder in folders if (row := index_row(folder))]
+    benches = sorted(path.parent for path in reports.glob("[!.]*/bench.json"))
+    bench_rows = [row for folder in benches if (row := bench_row(folder))]
+    if bench_rows:
+        head = _HEAD + "".join(rows) + "\n" if rows else "# Reports\n\n"
+        return head + _BENCH_HEAD + "".join(bench_rows)
     return _HEAD + "".join(rows) if rows else _EMPTY
 
 
@@ -44,6 +56,20 @@ def index_row(folder: Path) -> str:
         return ""
     link = f"[{prose(folder.name)}]({quote(folder.name)}/report.md)"
     return f"| {' | '.join([link, *cells, found])} |\n"
+
+
+def bench_row(folder: Path) -> str:
+    """Return a benchmark's line of the index, an empty text if the folder holds none."""
+    try:
+        record = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+        if not (folder / "bench.md").is_file():
+            return ""
+        settings = ", ".join(prose(each["name"]) for each in record["settings"])
+        cells = [prose(record["dataset"]), settings, f"{record['seeds']:d}", f"{record['evaluations']:d}"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    link = f"[{prose(folder.name)}]({quote(folder.name)}/bench.md)"
+    return f"| {' | '.join([link, *cells])} |\n"
 
 
 def _score(score: dict[str, Any] | None) -> str:

@@ -44,8 +44,8 @@ def write_report(
         files |= draw(contents, setup.dataset)
     folder = reports / store.name
     try:
-        _write_folder(folder, files)
-        _write_index(reports)
+        write_folder(folder, files)
+        write_index(reports)
     except OSError as error:
         raise RunError(
             f"the report cannot be written: {error.strerror or error}",
@@ -55,7 +55,7 @@ def write_report(
     return folder
 
 
-def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """Replace a folder by one with these files; a kill leaves the old one, the new one, or one aside."""
     aside, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old"))
     if old.exists() and not folder.exists():
@@ -79,7 +79,8 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_index(reports: Path) -> None:
+def write_index(reports: Path) -> None:
+    """Write the index of the reports in a folder anew."""
     # Named by the process, for two runs may end at the same moment.
     aside = reports / f".{INDEX}.{os.getpid()}"
     try:

@@ -2,14 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 from evolve.errors import InputError
-from evolve.search.base import Problem, Strategy
+from evolve.search.base import Novelty, Problem, Strategy
 from evolve.search.genetic import Genetic
+from evolve.search.hillclimb import HillClimb
+from evolve.search.islands import ISLANDS, Islands, StrategyFactory
+from evolve.search.map_elites import MapElites
+from evolve.search.nsga2 import Nsga2
 from evolve.search.random_search import RandomSearch
 
-STRATEGIES: Mapping[str, Callable[[Problem], Strategy]] = {"genetic": Genetic, "random": RandomSearch}
+
+def _islands(
+    problem: Problem,
+    novelty: Novelty | None = None,
+    *,
+    make: StrategyFactory = Genetic,
+    count: int = ISLANDS,
+) -> Strategy:
+    return Islands(problem, make, count, novelty)
+
+
+STRATEGIES: Mapping[str, StrategyFactory] = {
+    "genetic": Genetic,
+    "random": RandomSearch,
+    "hillclimb": HillClimb,
+    "islands": _islands,
+    "map-elites": MapElites,
+    "nsga2": Nsga2,
+}
+
+
+def find_strategy(name: str) -> StrategyFactory:
+    """Return what makes the strategy of a name.
+
+    ``islands:hillclimb`` is islands of hill climbing, ``islands:8:genetic`` so many of genetic search.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    first, *rest = name.split(":")
+    if first == "islands" and rest:
+        count = ISLANDS
+        if rest[0].isascii() and rest[0].isdecimal():
+            count = int(rest.pop(0))
+        inner = ":".join(rest) if rest else "genetic"
+        if count >= 1 and inner:
+            return partial(_islands, make=find_strategy(inner), count=count)
+    raise InputError(
+        "unknown strategy",
+        field="strategy",
+        expected=f"one of {', '.join(STRATEGIES)}, or islands:NAME, islands:COUNT:NAME",
+        found=name,
+    )
+
+
+def check_strategy(name: str) -> None:
+    """Raise `InputError` unless there is a strategy of that name."""
+    find_strategy(name)
 
 
 def make_strategy(name: str, problem: Problem) -> Strategy:
@@ -18,8 +72,4 @@ def make_strategy(name: str, problem: Problem) -> Strategy:
     Raises:
         InputError: There is none of that name.
     """
-    if name not in STRATEGIES:
-        raise InputError(
-            "unknown strategy", field="strategy", expected=f"one of {', '.join(STRATEGIES)}", found=name
-        )
-    return STRATEGIES[name](problem)
+    return find_strategy(name)(problem, None)

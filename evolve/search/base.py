@@ -19,8 +19,8 @@ OPERATORS: Mapping[str, float] = {
     "parameters": 2.0,
     "structure": 12.0,
     "crossover": 4.0,
-    "template": 0.5,
-    "newcomer": 1.0,
+    "template": 1.0,
+    "newcomer": 2.0,
     "refine": 2.0,
 }
 #: Objectives that differ by less are equal, so that no rule grows for the sake of rounding.

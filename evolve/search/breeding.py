@@ -22,12 +22,13 @@ class Breeder:
 
     Args:
         problem: What is searched.
+        novelty: Knows what was tried; islands share one.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, novelty: Novelty | None = None) -> None:
         self._problem = problem
         self._seeds = CandidateSeeds(problem.seed)
-        self._novelty = Novelty(problem)
+        self._novelty = novelty or Novelty(problem)
         self._rates = OperatorRates(problem.operators)
         self._refiner = Refiner(problem)
         self._asked: list[Offspring] = []
@@ -57,7 +58,7 @@ class Breeder:
             lambda: self._seeds.draw(1)[0],
         )
         self._novelty.add([each.candidate for each in refined])
-        self._parents = {each.candidate.id: each for each in pool}
+        self._parents = {each.candidate.id: each for each in (*pool, *self._refiner.best)}
         self._asked = refined + self._vary(select, population - len(refined))
         return self._asked
 

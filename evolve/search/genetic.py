@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deap import tools
 
-from evolve.candidates import Evaluation, Offspring, Scored
-from evolve.grammar import seeded
-from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, gather, rank_key
-from evolve.search.operators import vary
+from evolve.candidates import Offspring, Scored
+from evolve.search.base import Novelty, Problem, rank_key
+from evolve.search.breeding import Breeder
+from evolve.search.operators import Select
+from evolve.search.refinement import structure_id
 
 #: The elites, from which parents are drawn, are as many as the population divided by this. Of
 #: shares from 2 to 12 and tournaments of 2 to 6, these failed least often at 144 evaluations.
 _ELITE_SHARE = 3
 _TOURNAMENT_SIZE = 2
+#: Elites that differ only in their numbers; more of them would crowd out other structures.
+_ALIKE = 3
+#: How often a parent is drawn from one template's elites, every template being as likely. On the
+#: suite a form of rules that is good early wins the whole population otherwise: the median share
+#: of the optimum after 2000 evaluations is 0.966 without niches and 0.996 with them.
+_NICHE_SHARE = 0.8
+#: The best of each template survive, as many as the elites divided by this.
+_NICHE_ELITES = 8
+#: Smaller populations have no niches: they need this many elites a template.
+_LEAST_NICHE = 3
 
 
 class _Individual:
@@ -35,15 +46,15 @@ class Genetic:
 
     The first generation holds every seed heuristic and, if there is room, variations of them.
     Each later one is the offspring of tournament winners among the elites, which are the best
-    of everything so far.
+    of everything so far. The code templates are niches: few rules of one structure survive
+    (clearing, Pétrowski 1996), and the best of each template do, so that a form of rules which
+    starts badly has the time to become good.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, novelty: Novelty | None = None) -> None:
         self._problem = problem
-        self._seeds = CandidateSeeds(problem.seed)
+        self._breeder = Breeder(problem, novelty)
         self._elites: list[Scored] = []
-        self._novelty = Novelty(problem)
-        self._asked: list[Offspring] = []
 
     @property
     def elites(self) -> int:
@@ -52,51 +63,76 @@ class Genetic:
 
     def ask(self) -> list[Offspring]:
         """Return the next generation's offspring; elites are not evaluated again."""
-        wanted = self._problem.population
-        fresh: list[Offspring] = [] if self._elites else list(self._problem.seeds)
-        self._novelty.add([each.candidate for each in fresh])
-        select = self._selection(self._elites or [_unscored(each) for each in fresh])
-        with seeded() as reseed:
+        if not self._elites:
+            return self._breeder.begin()
+        return self._breeder.breed(self._selection(), self._elites)
 
-            def make(count: int) -> list[Offspring]:
-                proposals = []
-                for draw in self._seeds.draw(count):
-                    reseed(draw)
-                    proposals.append(vary(self._problem, select))
-                return proposals
+    def _selection(self) -> Select:
+        everywhere = [_Individual(each) for each in self._elites]
+        niches: dict[str, list[_Individual]] = {}
+        for each in everywhere:
+            if each.scored.candidate.slots:
+                niches.setdefault(each.scored.candidate.template, []).append(each)
+        share = _NICHE_SHARE if niches and self._has_niches else 0.0
+        names = list(niches)
 
-            fresh += gather(make, self._novelty, wanted - len(fresh))
-        self._asked = fresh
-        return fresh
+        def select() -> Scored:
+            pool = niches[random.choice(names)] if random.random() < share else everywhere
+            chosen: Scored = tools.selTournament(pool, 1, _TOURNAMENT_SIZE, fit_attr="key")[0].scored
+            return chosen
 
-    @staticmethod
-    def _selection(pool: Sequence[Scored]) -> Any:
-        individuals = [_Individual(each) for each in pool]
-        tournament = partial(
-            tools.selTournament, individuals, k=1, tournsize=_TOURNAMENT_SIZE, fit_attr="key"
-        )
-        return lambda: tournament()[0].scored
+        return select
+
+    @property
+    def _has_niches(self) -> bool:
+        """Whether templates are niches: where structure varies and each can have a few elites."""
+        forms = sum(1 for each in self._problem.templates.values() if each.slots)
+        varies = self._problem.operators.get("structure", 0.0) > 0
+        return varies and self.elites >= _LEAST_NICHE * forms
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Let the best of elites and offspring be the elites."""
-        check_count(self._asked, scored)
-        pool = {each.candidate.id: each for each in (*self._elites, *scored)}
-        self._elites = sorted(pool.values(), key=rank_key, reverse=True)[: self.elites]
+        self._breeder.tell(scored)
+        self.welcome(scored)
+
+    def welcome(self, immigrants: Sequence[Scored]) -> None:
+        """Let the best of elites and immigrants be the elites."""
+        pool = {each.candidate.id: each for each in (*self._elites, *immigrants)}
+        # A failure is nobody's parent as long as anything works, however few of its template do.
+        working = [each for each in pool.values() if each.evaluation.status == "ok"]
+        ranked = sorted(pool.values(), key=rank_key, reverse=True)
+        working = [each for each in ranked if each.evaluation.status == "ok"]
+        self._elites = self._survivors(working or ranked)
+
+    def _survivors(self, ranked: list[Scored]) -> list[Scored]:
+        if not self._has_niches:
+            return ranked[: self.elites]
+        ranked = _first_of(ranked, lambda each: structure_id(each.candidate), _ALIKE)
+        best = ranked[: self.elites]
+        kept = {each.candidate.id for each in best}
+        quota = max(1, self.elites // _NICHE_ELITES)
+        of_niches = _first_of(ranked, lambda each: each.candidate.template, quota)
+        return best + [each for each in of_niches if each.candidate.id not in kept]
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON."""
         return {
-            "seeds": self._seeds.state(),
+            "breeder": self._breeder.state(),
             "elites": [each.candidate.id for each in self._elites],
         }
 
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
         """Take over a state."""
-        self._seeds.restore(state["seeds"])
+        self._breeder.restore(state["breeder"], archive)
         self._elites = [archive[each] for each in state["elites"]]
-        self._novelty.add([each.candidate for each in archive.values()])
 
 
-def _unscored(offspring: Offspring) -> Scored:
-    """Let seeds be parents in the first generation, before anything is known of them."""
-    return Scored(offspring, Evaluation("ok"))
+def _first_of(ranked: Sequence[Scored], kind: Callable[[Scored], str], count: int) -> list[Scored]:
+    """Return the first so many of each kind, in the order given."""
+    seen: dict[str, int] = {}
+    first = []
+    for each in ranked:
+        seen[kind(each)] = seen.get(kind(each), 0) + 1
+        if seen[kind(each)] <= count:
+            first.append(each)
+    return first

@@ -19,20 +19,14 @@ from evolve.variation import (
 Select = Callable[[], Scored]
 
 
-def vary(problem: Problem, select: Select) -> Offspring:
-    """Make one offspring by an operator drawn by weight.
+def apply_operator(operator: str, problem: Problem, select: Select) -> Offspring:
+    """Make one offspring by the named operator.
 
     Args:
+        operator: Its name; refinement spreads over generations and has a place of its own.
         problem: What is searched.
         select: Draws a parent.
     """
-    names = [name for name, weight in problem.operators.items() if weight > 0]
-    (operator,) = random.choices(names, [problem.operators[name] for name in names])
-    return apply_operator(operator, problem, select)
-
-
-def apply_operator(operator: str, problem: Problem, select: Select) -> Offspring:
-    """Make one offspring by the named operator."""
     if operator == "newcomer":
         return draw_newcomer(problem)
     parent = select().candidate
@@ -59,7 +53,8 @@ def _crossover(problem: Problem, first: Candidate, second: Candidate) -> Offspri
 
 
 def draw_newcomer(problem: Problem) -> Offspring:
-    """Draw a random candidate in the form of a seed heuristic, which stands as its parent."""
+    """Draw a random candidate of any template; a seed heuristic stands as its parent."""
     seed = random.choice(problem.seeds)
-    candidate, change = newcomer(problem.templates[seed.candidate.template], problem.templates, problem.words)
+    form = random.choice([each for each in problem.templates.values() if each.slots])
+    candidate, change = newcomer(form, problem.templates, problem.words)
     return Offspring(candidate, "newcomer", (seed.candidate.id,), change)

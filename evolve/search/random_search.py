@@ -14,10 +14,10 @@ from evolve.search.operators import draw_newcomer
 class RandomSearch:
     """Evaluates the seed heuristics, then newcomers only."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, novelty: Novelty | None = None) -> None:
         self._problem = problem
         self._seeds = CandidateSeeds(problem.seed)
-        self._novelty = Novelty(problem)
+        self._novelty = novelty or Novelty(problem)
         self._started = False
         self._asked: list[Offspring] = []
 
@@ -42,6 +42,9 @@ class RandomSearch:
         """Take note; random search learns nothing."""
         check_count(self._asked, scored)
         self._started = True
+
+    def welcome(self, immigrants: Sequence[Scored]) -> None:
+        """Ignore them: random search has no parents."""
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON."""

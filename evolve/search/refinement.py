@@ -154,6 +154,11 @@ class Refiner:
                 self._asked.append(name)
         return samples
 
+    @property
+    def best(self) -> list[Scored]:
+        """The best of each structure that is being refined."""
+        return [each.best for each in self._running.values()]
+
     def _choose(self, pool: Sequence[Scored], draw_seed: Callable[[], int]) -> None:
         """Refine the best structures of the pool: end what is finished, give way to what is better."""
         for name, refinement in list(self._running.items()):
@@ -167,8 +172,6 @@ class Refiner:
             name = structure_id(each.candidate)
             if name not in candidates and each.evaluation.objective > self._done.get(name, float("-inf")):
                 candidates[name] = each
-            if len(candidates) >= 2 * _STRUCTURES:
-                break
         best = sorted(candidates.items(), key=lambda item: rank_key(item[1]), reverse=True)[:_STRUCTURES]
         self._running = {
             name: self._running.get(name) or self._begin(name, scored, draw_seed) for name, scored in best

@@ -1,0 +1,183 @@
+"""Writes a benchmark: a page for people, the same as JSON, every run as CSV, pictures, and the seconds."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evolve import __version__
+from evolve.benchmarking import BenchOutcome
+from evolve.comparison import TARGETS, LevelPrice, measures
+from evolve.errors import RunError
+from evolve.reports.benchmark_tables import (
+    BenchContents,
+    Table,
+    arrivals_table,
+    comparison_table,
+    price_table,
+    shares_table,
+    timing_json,
+    timing_table,
+)
+from evolve.reports.markdown import code, counted, render
+from evolve.reports.writer import REPORTS, write_folder, write_index
+from evolve.store import to_json_text
+
+CURVES_FIGURE = "curves.svg"
+PRICE_FIGURE = "price.svg"
+
+
+def write_bench(contents: BenchContents, reports: Path = REPORTS, figures: bool = True) -> Path:
+    """Write the report of a benchmark, in place of an older one, and the index of all reports.
+
+    Args:
+        contents: What it shows.
+        reports: The folder of all reports.
+        figures: Whether to draw pictures.
+
+    Returns:
+        The report's folder.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    texts = {
+        "bench.md": bench_page(contents, figures),
+        "bench.json": to_json_text(bench_json(contents)),
+        "results.csv": results_csv(contents.outcome),
+        "timing.json": to_json_text(timing_json(contents.outcome)),
+        "timing.md": _timing_page(contents.outcome),
+    }
+    files = {name: text.encode() for name, text in texts.items()}
+    if figures:
+        # Only here, for matplotlib takes longer to load than the rest of the report.
+        from evolve.reports.benchmark_figures import draw_bench
+
+        files |= draw_bench(contents.outcome, contents.prices)
+    folder = reports / contents.outcome.plan.folder
+    try:
+        write_folder(folder, files)
+        write_index(reports)
+    except OSError as error:
+        raise RunError(f"the report cannot be written: {error.strerror or error}", file=folder) from error
+    return folder
+
+
+def bench_json(contents: BenchContents) -> dict[str, Any]:
+    """Return a benchmark as JSON: the same for the same seeds, seconds left out."""
+    outcome = contents.outcome
+    return {
+        "name": outcome.plan.name,
+        "version": __version__,
+        "dataset": outcome.dataset.name,
+        "dataset_hash": outcome.dataset.content_hash,
+        "models": {split: len(outcome.dataset.split(split)) for split in measures(outcome)[1:]},
+        "evaluations": outcome.plan.evaluations,
+        "seeds": outcome.plan.seeds,
+        "configurations": {name: dict(values) for name, values in _configurations(outcome)},
+        "settings": [asdict(each) for each in contents.settings],
+        "comparisons": [asdict(each) for each in contents.comparisons],
+        "price_of_information": [asdict(each) for each in contents.prices],
+        "runs": [asdict(each) for each in outcome.results],
+    }
+
+
+def results_csv(outcome: BenchOutcome) -> str:
+    """Return one row a run as CSV."""
+    import pandas as pd
+
+    rows = []
+    for each in outcome.results:
+        row: dict[str, Any] = {"setting": each.setting, "seed": each.seed, "evaluations": each.evaluations}
+        row |= {"champion": each.champion, "complexity": each.complexity, "best_on_train": each.best}
+        row |= {split: each.mean(split) for split in each.shares}
+        row |= {f"worst_{split}": each.worst(split) for split in each.shares}
+        row |= {f"evaluations_to_{100 * target:g}": each.evaluations_to(target) for target in TARGETS}
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    counts = [name for name in frame.columns if name.startswith("evaluations_to_")]
+    # Whole numbers stay whole beside the missing ones.
+    return frame.astype(dict.fromkeys(counts, "Int64")).to_csv(index=False, lineterminator="\n")
+
+
+def bench_page(contents: BenchContents, figures: bool) -> str:
+    """Return the page of a benchmark in markdown."""
+    outcome = contents.outcome
+    splits = measures(outcome)[1:]
+    return render(
+        "bench.md.j2",
+        {
+            "name": outcome.plan.name,
+            "settings": len(outcome.plan.settings),
+            "seeds": outcome.plan.seeds,
+            "evaluations": outcome.plan.evaluations,
+            "dataset": _dataset_name(outcome),
+            "figures": figures,
+            "curves_figure": CURVES_FIGURE,
+            "price_figure": PRICE_FIGURE,
+            "first": outcome.plan.settings[0].name,
+            "shares": shares_table(contents),
+            "comparisons": comparison_table(contents) if contents.comparisons else None,
+            "arrivals": arrivals_table(contents),
+            "prices": price_table(contents) if contents.prices else None,
+            "chooser": "valid" if "valid" in splits else "train",
+            "unseen": f"the {counted(len(outcome.dataset.split(splits[-1])), 'model')} of {splits[-1]}",
+            "rules": [_rule(each) for each in contents.prices],
+            "command": bench_command(outcome),
+            "configurations": Table(
+                ["setting", "configuration"],
+                [[code(name), code(json.dumps(values))] for name, values in _configurations(outcome)],
+                2,
+            ),
+        },
+    )
+
+
+def _rule(price: LevelPrice) -> dict[str, str]:
+    values = [code(f"{name} = {value:.6g}") for name, value in price.best.parameters.items()]
+    return {"level": price.level, "source": price.best.source, "parameters": ", ".join(values)}
+
+
+def _timing_page(outcome: BenchOutcome) -> str:
+    table = timing_table(outcome)
+    context = {"columns": table.columns, "alignment": table.alignment, "rows": table.rows}
+    return render("timing.md.j2", {"name": outcome.plan.name, **context})
+
+
+def _configurations(outcome: BenchOutcome) -> list[tuple[str, dict[str, Any]]]:
+    """Return each setting's configuration, where it is not the default; no path of this machine."""
+    found = []
+    for setting in outcome.plan.settings:
+        values = {**outcome.plan.base, **setting.overrides}
+        if "datasets" in values:
+            values["datasets"] = _dataset_name(outcome)
+        found.append((setting.name, values))
+    return found
+
+
+def _dataset_name(outcome: BenchOutcome) -> str:
+    spec = str(outcome.plan.base.get("datasets", outcome.dataset.name))
+    return Path(spec).name if Path(spec).is_absolute() else spec
+
+
+def bench_command(outcome: BenchOutcome) -> str:
+    """Return the command of a benchmark; one from a configuration file names no file."""
+    plan = outcome.plan
+    words = ["python", "-m", "evolve", "bench"]
+    for key, flag in (("strategy", "--strategies"), ("signals", "--signals")):
+        values = [each.overrides[key] for each in plan.settings if key in each.overrides]
+        if values:
+            words += [flag, ",".join(dict.fromkeys(values))]
+    if any(set(each.overrides) - {"strategy", "signals"} for each in plan.settings):
+        words[4:] = ["--config", "bench.toml"]
+    words += ["--seeds", str(plan.seeds), "--evaluations", str(plan.evaluations)]
+    words += [
+        "--datasets",
+        _dataset_name(outcome),
+        "--population",
+        str(plan.config(plan.settings[0], 0).population),
+    ]
+    return shlex.join([*words, "--name", plan.name])

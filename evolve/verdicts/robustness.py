@@ -1,0 +1,159 @@
+"""Is the champion robust: what is it worth if the signals it reads are measured with errors?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from evolve.candidates import Candidate
+from evolve.evaluation import Arena, Failure, Task
+from evolve.profiles import ModelProfile
+from evolve.scoring import ROUNDING, THRESHOLD
+from evolve.templates import Template
+from evolve.verdicts.models import DisguisedArena, Shares, Split, retentions, shares
+from evolve.verdicts.wording import listed, percent, points
+
+#: Relative errors, as the standard deviation of the logarithm.
+NOISE = (0.01, 0.05, 0.10, 0.20)
+_DRAWS = 5
+#: Losing no more than this share of the optimum is robust.
+TOLERANCE = 0.01
+_STATISTICS = ("weight_mean", "weight_std", "weight_range", "activation_range")
+
+
+@dataclass(frozen=True)
+class NoisyShare:
+    """The champion on one split with errors of one size.
+
+    Attributes:
+        split: ``train``, ``valid`` or ``test``.
+        noise: The errors' relative size.
+        mean: Mean share over models and draws.
+        worst: Least share.
+        below: Part of models and draws where the retention falls below the threshold.
+        loss: Mean share without errors minus ``mean``.
+    """
+
+    split: str
+    noise: float
+    mean: float
+    worst: float
+    below: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Whether the champion is robust.
+
+    Attributes:
+        finding: ``robust``, ``robust to small errors``, ``not robust`` or ``reads nothing measured``.
+        verdict: The finding in words.
+        rows: One a split and size of errors; none where nothing measured is read.
+        draws: How often each model was perturbed.
+    """
+
+    finding: str
+    verdict: str
+    rows: tuple[NoisyShare, ...]
+    draws: int
+
+
+def judge_robustness(
+    champion: Candidate, templates: Mapping[str, Template], splits: Sequence[Split], clean: Shares, seed: int
+) -> Robustness:
+    """Perturb the signals that a rule sees and score its allocations with the truth.
+
+    Every measured signal of every layer gets a log-normal factor of its own; sensitivities get theirs
+    per format, on their logarithmic loss, so that they stay below 1. Types, positions and sizes are
+    known exactly. The draws are the same for all sizes of errors, only scaled.
+
+    Args:
+        champion: The rule.
+        templates: Its code template, by name.
+        splits: The models.
+        clean: By split, the (M,) shares it reaches without errors.
+        seed: Of the errors.
+    """
+    if not _reads_measurements(champion, templates, splits[0]):
+        verdict = "The rule reads only types, positions and sizes of layers, which are known without error."
+        return Robustness("reads nothing measured", verdict, (), 0)
+    rows = []
+    for split in splits:
+        mean = float(clean[split.name].mean())
+        for noise in NOISE:
+            arena = _noisy_arena(split, noise, seed)
+            found = shares([champion], templates, arena)[0]
+            kept = retentions([champion], templates, arena)[0]
+            below = float((kept < THRESHOLD - ROUNDING).mean())
+            rows.append(
+                NoisyShare(
+                    split.name,
+                    noise,
+                    float(found.mean()),
+                    float(found.min()),
+                    below,
+                    mean - float(found.mean()),
+                )
+            )
+    finding, verdict = _judge([row for row in rows if row.split == splits[-1].name])
+    return Robustness(finding, verdict, tuple(rows), _DRAWS)
+
+
+def _reads_measurements(champion: Candidate, templates: Mapping[str, Template], split: Split) -> bool:
+    exact = Arena(split.profiles[:1], "metadata")
+    names = tuple(name for name, _ in champion.parameters)
+    template = templates[champion.template]
+    values = np.array([[value for _, value in champion.parameters]], dtype=np.float64)
+    task = Task(template.source(champion), template.file, names, values.reshape(1, len(names)))
+    (result,) = exact.evaluate(task)
+    return isinstance(result, Failure)
+
+
+def _noisy_arena(split: Split, noise: float, seed: int) -> Arena:
+    generator = np.random.default_rng(seed)
+    copies = [each for _ in range(_DRAWS) for each in split.profiles]
+    seen = list(_perturbed(copies, noise, generator))
+    return DisguisedArena(seen, copies, split.arena.level, np.tile(split.arena.optimum_fitness, _DRAWS))
+
+
+def _perturbed(
+    profiles: Sequence[ModelProfile], noise: float, generator: np.random.Generator
+) -> Iterator[ModelProfile]:
+    for each in profiles:
+        size = each.num_layers
+        changed = {
+            name: getattr(each, name) * np.exp(noise * generator.standard_normal(size))
+            for name in _STATISTICS
+        }
+        gradient = each.gradient_sensitivity * np.exp(noise * generator.standard_normal(size))
+        loss = each.loss * np.exp(noise * generator.standard_normal(each.loss.shape))
+        sensitivity = np.minimum(-np.expm1(-loss), np.nextafter(1.0, 0.0))
+        yield replace(
+            each, **changed, gradient_sensitivity=np.minimum(gradient, 1.0), sensitivity=sensitivity
+        )
+
+
+def _judge(rows: Sequence[NoisyShare]) -> tuple[str, str]:
+    """Judge by the rows of one split, by growing noise."""
+    split = rows[0].split
+    tolerable = 0.0
+    for row in rows:
+        if row.loss > TOLERANCE:
+            break
+        tolerable = row.noise
+    told = listed([f"{percent(row.mean)} at {_size(row.noise)}" for row in rows])
+    measured = f"On {split}, its mean share with errors in the signals it reads is {told}."
+    if tolerable == rows[-1].noise:
+        return "robust", f"The rule is robust: it loses no more than {100 * TOLERANCE:.0f} point. {measured}"
+    if tolerable:
+        start = f"The rule is robust to errors of up to {_size(tolerable)}, not to larger ones"
+        return "robust to small errors", f"{start}. {measured}"
+    start = f"The rule is not robust: errors of {_size(rows[0].noise)} cost it {points(rows[0].loss)}"
+    return "not robust", f"{start}. {measured}"
+
+
+def _size(noise: float) -> str:
+    return f"{100 * noise:.0f} %"
