@@ -10,11 +10,12 @@ from typing import Any
 from evolve.batches import evaluate_candidates
 from evolve.candidates import Offspring, Scored
 from evolve.configuration import RunConfig
+from evolve.errors import RunError
 from evolve.executors import make_executor
 from evolve.search import make_strategy
-from evolve.search.base import rank_key
+from evolve.search.base import Strategy, rank_key
 from evolve.setup import Setup
-from evolve.store import RunStore, scored_to_json
+from evolve.store import RunStore, Snapshot, scored_to_json
 
 #: The champion is the best on valid among so many of the best on train.
 FINALISTS = 10
@@ -99,10 +100,9 @@ class Outcome:
 def recorded_outcome(store: RunStore) -> Outcome:
     """Return what a run has found so far, from its journal."""
     scored = tuple(store.scored())
-    summaries = (_summary_from(each) for each in store.records() if each["kind"] == "generation")
     snapshot = store.snapshot()
     return Outcome(
-        choose_champion(scored), scored, tuple(summaries), snapshot is not None and snapshot.finished
+        choose_champion(scored), scored, tuple(_summaries(store)), snapshot is not None and snapshot.finished
     )
 
 
@@ -126,10 +126,10 @@ def search(
     strategy = make_strategy(setup.config.strategy, setup.problem)
     scored = store.scored()
     archive = {each.candidate.id: each for each in scored}
-    summaries = [_summary_from(each) for each in store.records() if each["kind"] == "generation"]
+    summaries = _summaries(store)
     snapshot = store.snapshot()
     if snapshot is not None:
-        strategy.restore(snapshot.strategy, archive)
+        _restore(strategy, snapshot, archive, store)
     generation = 0 if snapshot is None else snapshot.generation
     finished = snapshot is not None and snapshot.finished
     with make_executor(setup.arena, workers) as executor:
@@ -181,8 +181,25 @@ def _summarise(
     )
 
 
-def _summary_from(record: Mapping[str, Any]) -> GenerationSummary:
-    return GenerationSummary(**{name: value for name, value in record.items() if name != "kind"})
+def _summaries(store: RunStore) -> list[GenerationSummary]:
+    records = [dict(each) for each in store.records() if each["kind"] == "generation"]
+    try:
+        return [GenerationSummary(**{key: each[key] for key in each if key != "kind"}) for each in records]
+    except TypeError as error:
+        raise RunError(f"damaged generation: {error}", file=store.path / "journal.jsonl") from error
+
+
+def _restore(
+    strategy: Strategy, snapshot: Snapshot, archive: Mapping[str, Scored], store: RunStore
+) -> None:
+    try:
+        strategy.restore(snapshot.strategy, archive)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            "the state of the search cannot be taken over",
+            file=store.path / "snapshot.json",
+            cure="Another version has written it, or somebody has changed it: start a new run.",
+        ) from error
 
 
 def _within_limit(

@@ -34,7 +34,8 @@ RUNS = Path("runs")
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a kill at any moment leaves either the old or the new one."""
     aside = path.with_name(f".{path.name}.new")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
+    # Half a surrogate pair, as in a file's name that is no UTF-8, becomes an escape, which JSON knows too.
+    with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -126,7 +127,10 @@ class RunStore:
         """Return the last committed state, None before the first generation."""
         if not (self.path / "snapshot.json").exists():
             return None
-        return Snapshot(**self._read_json("snapshot.json"))
+        try:
+            return Snapshot(**self._read_json("snapshot.json"))
+        except TypeError as error:
+            raise RunError(f"cannot be read: {error}", file=self.path / "snapshot.json") from error
 
     def records(self) -> list[dict[str, Any]]:
         """Return the journal's committed records.
@@ -149,14 +153,30 @@ class RunStore:
         records = []
         for number, line in enumerate(data.splitlines(), 1):
             try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise RunError("damaged line", file=journal, place=f"line {number}") from error
+                record = json.loads(line)
+                record["kind"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise self._damaged(number) from error
+            records.append(record)
         return records
 
+    def _damaged(self, number: int) -> RunError:
+        return RunError("damaged line", file=self.path / "journal.jsonl", place=f"line {number}")
+
     def scored(self) -> list[Scored]:
-        """Return every committed candidate, in order."""
-        return [scored_from_json(each) for each in self.records() if each["kind"] == "candidate"]
+        """Return every committed candidate, in order.
+
+        Raises:
+            RunError: A committed line is damaged.
+        """
+        found = []
+        for number, record in enumerate(self.records(), 1):
+            if record["kind"] == "candidate":
+                try:
+                    found.append(scored_from_json(record))
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise self._damaged(number) from error
+        return found
 
     def commit(
         self,
@@ -172,7 +192,7 @@ class RunStore:
         with (self.path / "journal.jsonl").open("ab") as journal:
             journal.truncate(length)
             journal.seek(length)
-            journal.write("".join(lines).encode())
+            journal.write("".join(lines).encode(errors="backslashreplace"))
             journal.flush()
             os.fsync(journal.fileno())
             length = journal.tell()
@@ -200,9 +220,11 @@ class RunStore:
     def _read_json(self, name: str) -> dict[str, Any]:
         file = self.path / name
         try:
-            data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            data = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"cannot be read: {error}", file=file) from error
+        if not isinstance(data, dict):
+            raise RunError("cannot be read", file=file, expected="a JSON object", found=data)
         return data
 
     @contextmanager
@@ -210,9 +232,13 @@ class RunStore:
         """Keep the run to this process.
 
         Raises:
-            RunError: Another process works on it.
+            RunError: Another process works on it, or it cannot be written.
         """
-        with (self.path / ".lock").open("w") as file:
+        try:
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(f"cannot be locked: {error.strerror or error}", file=self.path) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -224,12 +250,16 @@ def check_name(name: str) -> str:
     """Return a run's name if it may be one.
 
     Raises:
-        RunError: It is empty, too long, or could leave the folder of runs.
+        RunError: It is empty, too long, could leave the folder of runs, or is that of the reports' index.
     """
     allowed = name.replace("-", "").replace("_", "").replace(".", "")
-    if not allowed.isalnum() or not name.isascii() or name.startswith(".") or len(name) > 100:
+    good = allowed.isalnum() and name.isascii() and not name.startswith(".") and len(name) <= 100
+    if not good or name.lower().endswith(".md"):
         raise RunError(
-            "bad run name", field="name", expected="up to 100 letters, digits, '-', '_' and '.'", found=name
+            "bad run name",
+            field="name",
+            expected="up to 100 letters, digits, '-', '_' and '.', and no '.md'",
+            found=name,
         )
     return name
 
@@ -258,6 +288,8 @@ def create_run(name: str, config: Mapping[str, Any], runs: Path = RUNS) -> RunSt
         )
     aside = runs / f".{name}.{os.getpid()}"
     try:
+        # Left by a kill; in containers, process numbers come again.
+        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         write_atomically(aside / "config.json", to_json_text(config))
         aside.rename(path)
@@ -265,6 +297,22 @@ def create_run(name: str, config: Mapping[str, Any], runs: Path = RUNS) -> RunSt
         shutil.rmtree(aside, ignore_errors=True)
         raise RunError(f"cannot be made: {error.strerror or error}", file=path) from error
     return RunStore(path)
+
+
+def create_free_run(config: Mapping[str, Any], runs: Path = RUNS) -> RunStore:
+    """Make a run under the first unused name.
+
+    Raises:
+        RunError: The directory cannot be made.
+    """
+    while True:
+        name = free_name(runs)
+        try:
+            return create_run(name, config, runs)
+        except RunError:
+            if not (runs / name).exists():
+                raise
+            # Another process, started at the same moment, has taken the name: the next one then.
 
 
 def open_run(name: str, runs: Path = RUNS) -> RunStore:

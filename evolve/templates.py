@@ -227,12 +227,21 @@ class Template:
 
     def write(self, genome: Genome) -> Candidate:
         """Make a candidate in canonical form: expressions simplified, numbers named as they are read."""
-        nodes = [simplify(node) for _, tree in genome.slots for node in expressions_of(tree)]
-        named, parameters = name_numbers(nodes, self.own_parameters)
+        named, parameters = self._named([node for _, tree in genome.slots for node in expressions_of(tree)])
         fresh = iter(named)
         slots = tuple((name, self._write_slot(_with_expressions(tree, fresh))) for name, tree in genome.slots)
         everything = (*genome.parameters, *parameters)
         return Candidate(self.name, slots, tuple((each.name, each.default) for each in everything))
+
+    def _named(self, nodes: list[Node]) -> tuple[list[Node], list[Parameter]]:
+        """Simplify expressions and name their numbers, until neither changes anything."""
+        named, parameters = name_numbers(nodes, self.own_parameters)
+        while True:
+            # Bringing a number within its bounds can let it fold, and folding moves bounds.
+            again, parameters = name_numbers([simplify(node) for node in named], self.own_parameters)
+            if again == named:
+                return named, parameters
+            named = again
 
     @staticmethod
     def _write_slot(tree: SlotTree) -> SlotContent:

@@ -339,8 +339,9 @@ def test_the_guide_knows_every_word_of_the_language():
         "subtract": "a - b",
         "multiply": "a * b",
         "divide": "a / b",
+        "negative": "-a",
     }
-    functions = ("log", "sqrt", "exp")
+    functions = ("log", "sqrt", "exp", "where")
     for name in {each.name for each in OPERATIONS}:
         written = symbols.get(name, f"np.{name}" if name in functions else f"model.{name}(")
         assert f"`{written}" in GUIDE, name

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 
 from evolve.datasets import find_dataset
-from evolve.evaluation import Arena, Failure, ModelScores, Task
+from evolve.evaluation import Arena, Failure, Task
 from evolve.plugin_files import Heuristic
 from evolve.plugins import load_catalogue
 from evolve.profiles import ModelProfile
@@ -24,7 +24,7 @@ from evolve.scoring import prepare
 from evolve.signals import LEVELS
 from peer_comparison.outcomes import Outcome
 from peer_comparison.problems import BudgetSpentError, FloatArray, Recorder, Space
-from peer_comparison.tools import TOOLS, run_tool
+from peer_comparison.tools import run_tool
 
 POPULATION = 100
 CHAMPION = "wider_fp16_zone"
@@ -97,49 +97,43 @@ def run(dataset: str, model: str, tool: str, seed: int, budget: int) -> Outcome:
 
 
 def rules_on(dataset: str, models: tuple[str, ...]) -> list[RuleOnModels]:
-    """Return the rules: the best discovered one of each level first, the published two last.
+    """Return the rules: the published two and the best discovered one of each information level.
 
-    Of the discovered rules, those of the catalogue, the valid models choose.
+    The valid models choose among the discovered rules of the catalogue, and put all in order.
     """
-    found = find_dataset(dataset)
-    heuristics = load_catalogue().heuristics
-    tested = [model_named(dataset, each) for each in models]
-    best: dict[str, tuple[float, Heuristic]] = {}
-    for each in heuristics.values():
-        if each.role == "discovered":
-            level, scores = _lowest_level(each, found.valid)
-            merit = _mean_share(scores, Arena(found.valid))
-            if level not in best or merit > best[level][0]:
-                best[level] = merit, each
-    chosen = [best[level][1] for level in reversed(LEVELS) if level in best]
-    chosen += [heuristics[name] for name in (CHAMPION, TWO_LINES)]
-    optima = Arena(tested).optimum_fitness
+    published = (CHAMPION, TWO_LINES)
+    found = [
+        each
+        for each in load_catalogue().heuristics.values()
+        if each.role == "discovered" or each.name in published
+    ]
+    on_valid = {each.name: _apply(each, find_dataset(dataset).valid) for each in found}
+    found.sort(key=lambda each: np.mean(on_valid[each.name][1]), reverse=True)
+    chosen, levels = [], set()
+    for each in found:
+        level = on_valid[each.name][0]
+        if each.name in published or level not in levels:
+            chosen.append(each)
+        if each.name not in published:
+            levels.add(level)
     results = []
     for each in chosen:
-        level, scores = _lowest_level(each, tuple(tested))
-        shares = dict(zip(models, (scores.fitness / optima).tolist(), strict=True))
-        results.append(RuleOnModels(each.name, level, COSTS[level], shares))
+        level, shares = _apply(each, tuple(model_named(dataset, name) for name in models))
+        by_model = dict(zip(models, shares.tolist(), strict=True))
+        results.append(RuleOnModels(each.name, level, COSTS[level], by_model))
     return results
 
 
-def _mean_share(scores: ModelScores, arena: Arena) -> float:
-    return float((scores.fitness / arena.optimum_fitness).mean())
-
-
-def _lowest_level(rule: Heuristic, models: tuple[ModelProfile, ...]) -> tuple[str, ModelScores]:
-    """Return the lowest information level at which a rule works, and its scores."""
+def _apply(rule: Heuristic, models: tuple[ModelProfile, ...]) -> tuple[str, FloatArray]:
+    """Return the lowest information level at which a rule works, and its shares of M optima, (M,)."""
     names = tuple(name for name, _ in rule.candidate.parameters)
     values = np.array([[value for _, value in rule.candidate.parameters]]).reshape(1, len(names))
     task = Task(rule.template.source(rule.candidate), rule.file, names, values)
-    reasons = []
+    reason = ""
     for level in LEVELS:
-        (result,) = Arena(models, level).evaluate(task)
+        arena = Arena(models, level)
+        (result,) = arena.evaluate(task)
         if not isinstance(result, Failure):
-            return level, result
-        reasons.append(result.reason)
-    raise RuntimeError(f"{rule.name} works at no level: {reasons[-1]}")
-
-
-def tool_names() -> tuple[str, ...]:
-    """Return the tools compared."""
-    return tuple(TOOLS)
+            return level, result.fitness / arena.optimum_fitness
+        reason = result.reason
+    raise RuntimeError(f"{rule.name} works at no level: {reason}")

@@ -43,12 +43,12 @@ class Outcome:
         return float(reached[0] + 1) if len(reached) else float("inf")
 
 
-def quartiles(values: Sequence[float]) -> Quartiles:
-    """Return lower quartile, median and upper quartile; infinite values count as the largest.
+def quartiles_of_counts(counts: Sequence[float]) -> Quartiles:
+    """Return lower quartile, median and upper quartile of counts of which some are infinite.
 
-    Between two values the lower one counts, so that infinity never mixes with a number.
+    Between two counts the larger one is taken, so that infinity never mixes with a number.
     """
-    low, median, high = np.quantile(values, [0.25, 0.5, 0.75], method="inverted_cdf")
+    low, median, high = np.quantile(counts, [0.25, 0.5, 0.75], method="higher")
     return float(low), float(median), float(high)
 
 

@@ -7,12 +7,14 @@ its first population. A tool that works on whole populations has them evaluated 
 
 from __future__ import annotations
 
+import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -90,11 +92,22 @@ def _pymoo(algorithm: Any, recorder: Recorder, space: Space, seed: int) -> None:
 
 def nevergrad_ngopt(recorder: Recorder, space: Space, start: FloatArray, seed: int) -> None:
     """Search with nevergrad's NGOpt, which chooses its algorithm by dimension and budget."""
+    import cma
     import nevergrad
     from nevergrad.optimization import metamodel
 
-    # NGOpt's surrogate takes float() of arrays of length 1, which numpy 2.4 refuses.
+    def seeded_fmin(objective: Any, x0: Any, *, options: dict[str, Any], **others: Any) -> Any:
+        return fmin(objective, x0, options={**options, "seed": next(seeds)}, **others)
+
+    # NGOpt's surrogate takes float() of arrays of length 1, which numpy 2.4 refuses; and the CMA-ES
+    # that it may choose would take its seed from the clock.
     metamodel.float = lambda value: np.asarray(value).item()
+    fmin, seeds = cma.fmin, itertools.count(1000 * seed + 1)
+    with mock.patch.object(cma, "fmin", seeded_fmin):
+        _nevergrad(nevergrad, recorder, space, start, seed)
+
+
+def _nevergrad(nevergrad: Any, recorder: Recorder, space: Space, start: FloatArray, seed: int) -> None:
     box = nevergrad.p.Array(init=start).set_bounds(0.0, space.high)
     if space.choices is not None:
         box = box.set_integer_casting()

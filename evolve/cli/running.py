@@ -53,14 +53,15 @@ def run(
     """Search for a rule; writes runs/NAME and reports/NAME."""
     from evolve.configuration import RunConfig, parse_operators, read_config
     from evolve.setup import prepare_run
-    from evolve.store import create_run, free_name
+    from evolve.store import create_free_run, create_run
 
     values = read_config(config) if config else {}
     values |= {key: value for key, value in flags.items() if value is not None}
     if isinstance(values.get("operators"), str):
         values["operators"] = parse_operators(values["operators"])
     setup = prepare_run(RunConfig.from_json(values))
-    store = create_run(name or free_name(), setup.resolved())
+    resolved = setup.resolved()
+    store = create_free_run(resolved) if name is None else create_run(name, resolved)
     _search_and_report(setup, store, workers, figures, as_json, control)
 
 

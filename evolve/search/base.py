@@ -99,13 +99,19 @@ class Novelty:
     def __init__(self, problem: Problem) -> None:
         self._fingerprint = problem.fingerprint
         self._simplest: dict[str, int] = {}
+        self._known: set[str] = set()
 
     def add(self, candidates: Sequence[Candidate]) -> list[bool]:
         """Remember candidates; tells for each whether it was new."""
+        # Fingerprinting costs far more than looking up what was seen.
+        unseen = {each.id: each for each in candidates if each.id not in self._known}
+        self._known.update(unseen)
+        marks = dict(zip(unseen, self._fingerprint(list(unseen.values())), strict=True))
         fresh = []
-        for behaviour, size in self._fingerprint(candidates):
-            known = self._simplest.get(behaviour)
-            fresh.append(known is None or size < known)
+        for each in candidates:
+            behaviour, size = marks.pop(each.id, ("", 0))
+            known = self._simplest.get(behaviour, size + 1) if behaviour else size
+            fresh.append(size < known)
             if fresh[-1]:
                 self._simplest[behaviour] = size
         return fresh

@@ -12,7 +12,6 @@ from evolve.candidates import Offspring, Scored
 from evolve.search.base import Novelty, Problem, rank_key
 from evolve.search.breeding import Breeder
 from evolve.search.operators import Select
-from evolve.search.refinement import structure_id
 
 #: The elites, from which parents are drawn, are as many as the population divided by this. Of
 #: shares from 2 to 12 and tournaments of 2 to 6, these failed least often at 144 evaluations.
@@ -107,7 +106,7 @@ class Genetic:
     def _survivors(self, ranked: list[Scored]) -> list[Scored]:
         if not self._has_niches:
             return ranked[: self.elites]
-        ranked = _first_of(ranked, lambda each: structure_id(each.candidate), _ALIKE)
+        ranked = _first_of(ranked, lambda each: each.candidate.structure, _ALIKE)
         best = ranked[: self.elites]
         kept = {each.candidate.id for each in best}
         quota = max(1, self.elites // _NICHE_ELITES)
@@ -127,9 +126,9 @@ class Genetic:
         self._elites = [archive[each] for each in state["elites"]]
 
 
-def _first_of(ranked: Sequence[Scored], kind: Callable[[Scored], str], count: int) -> list[Scored]:
+def _first_of(ranked: Sequence[Scored], kind: Callable[[Scored], object], count: int) -> list[Scored]:
     """Return the first so many of each kind, in the order given."""
-    seen: dict[str, int] = {}
+    seen: dict[object, int] = {}
     first = []
     for each in ranked:
         seen[kind(each)] = seen.get(kind(each), 0) + 1

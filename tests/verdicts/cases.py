@@ -13,6 +13,7 @@ from evolve.synthetic import FAMILIES
 ROOT = Path(__file__).parents[2]
 CATALOGUE = load_catalogue([ROOT / "heuristics"])
 TEMPLATES = CATALOGUE.templates
+REFERENCE = str(ROOT / "datasets" / "reference")
 
 
 def ladder(*clauses: tuple[str, str], otherwise: str = "FP16", **parameters: float) -> Candidate:
@@ -30,5 +31,11 @@ def small_suite(train: int = 6, valid: int = 4, test: int = 6, seed: int = 0) ->
 
 
 SENSITIVE = 'model.sensitivity("INT8") > p.sensitivity_int8'
+#: A Lagrangian with one global price, which reads the whole sensitivity table.
+PRICED = Candidate(
+    "cheapest",
+    (("cost", "model.param_fraction * model.bits + p.weight * model.loss"),),
+    (("weight", 200.0),),
+)
 #: Puts in INT8 what loses little by it, at a budget a layer.
 THRESHOLD = ladder((SENSITIVE, "FP16"), otherwise="INT8", sensitivity_int8=2e-4)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import TEMPLATES, THRESHOLD, ladder, small_suite
+from cases import PRICED, REFERENCE, TEMPLATES, ladder, small_suite
 
+from evolve.candidates import Candidate
+from evolve.datasets import Dataset, find_dataset
+from evolve.profiles import ModelProfile
 from evolve.verdicts.alternatives import uniform_shares
 from evolve.verdicts.control import permuted, permuted_shares
 from evolve.verdicts.luck import corrected_share
@@ -28,23 +31,32 @@ def test_a_candidate_that_is_really_better_stays_so() -> None:
     assert interval.low < corrected < interval.high
 
 
+def _rows(profile: ModelProfile) -> list[tuple[int, tuple[float, ...]]]:
+    return sorted(zip(profile.num_params, map(tuple, profile.sensitivity), strict=True))
+
+
 def test_permuting_keeps_the_optimum_and_the_uniform_formats() -> None:
     profiles = small_suite().test
     for before, after in zip(profiles, permuted(profiles, 0), strict=True):
-        rows = [
-            sorted(zip(each.num_params, map(tuple, each.sensitivity), strict=True))
-            for each in (before, after)
-        ]
-        assert rows[0] == rows[1]
+        assert _rows(before) == _rows(after)
         assert before.layer_type == after.layer_type
 
 
-def test_a_real_rule_falls_to_the_level_of_uniform_formats_on_permuted_models() -> None:
-    split = splits_of(small_suite(), "curves")[-1]
-    (own,) = shares([THRESHOLD], TEMPLATES, split.arena)
+@pytest.mark.parametrize(
+    ("level", "rule", "dataset"),
+    [
+        ("curves", PRICED, small_suite()),
+        ("metadata", ladder(('model.is_type("LayerNorm")', "FP32")), find_dataset(REFERENCE)),
+    ],
+)
+def test_a_real_rule_falls_to_the_uniform_level_whatever_it_reads(
+    level: str, rule: Candidate, dataset: Dataset
+) -> None:
+    split = splits_of(dataset, level)[0]
+    (own,) = shares([rule], TEMPLATES, split.arena)
     uniform = uniform_shares(split).mean()
-    assert own.mean() > uniform
-    assert permuted_shares(THRESHOLD, TEMPLATES, split, 0).mean() <= uniform
+    assert own.mean() > uniform + 0.1
+    assert permuted_shares(rule, TEMPLATES, split, 0).mean() <= uniform
 
 
 def test_a_uniform_format_does_not_mind_the_permutation() -> None:

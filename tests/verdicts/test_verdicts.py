@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cases import CATALOGUE, ROOT, small_suite
+from cases import CATALOGUE, REFERENCE, small_suite
 
 from evolve.configuration import RunConfig
 from evolve.datasets import write_dataset
@@ -12,8 +12,6 @@ from evolve.setup import prepare_run
 from evolve.store import create_run
 from evolve.verdicts import judge
 from evolve.verdicts.control import CONTROL, control_search, run_control
-
-REFERENCE = str(ROOT / "datasets" / "reference")
 
 
 def _run(folder: Path, **settings: object):

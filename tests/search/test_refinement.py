@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evolve.candidates import Candidate, Evaluation, Offspring, Scored, SplitScore
+from evolve.configuration import RunConfig
+from evolve.parameters import linear, log
+from evolve.search.refinement import Refinement, Refiner, structure_id
+from evolve.setup import prepare_run
+from evolve.templates import Template
+
+TARGET = {"limit": 0.0321, "share": 0.618}
+BODY = """
+def allocate(model, p):
+    return model.where(model.param_fraction > p.limit + p.share, "FP16", "INT8")
+"""
+FORM = Template(
+    "toy", BODY, (), (log("limit", 0.3, 1e-4, 1.0), linear("share", 0.1, 0.0, 1.0)), kind="function"
+)
+ONE = replace(FORM, name="single", parameters=FORM.parameters[:1])
+
+
+def scored(offspring: Offspring, template: Template = FORM) -> Scored:
+    """A quadratic bowl in unit coordinates: 1 at the target, less around it."""
+    loss = sum(
+        (each.to_unit(value) - each.to_unit(TARGET[each.name])) ** 2
+        for each, (_, value) in zip(template.parameters, offspring.candidate.parameters, strict=True)
+    )
+    return Scored(offspring, Evaluation("ok", train=SplitScore(1 - loss, 1, 1, 1, 1, 1 - loss, 1 - loss)))
+
+
+def start(template: Template = FORM) -> Scored:
+    candidate = Candidate(template.name, (), tuple((each.name, each.default) for each in template.parameters))
+    return scored(Offspring(candidate, "seed"), template)
+
+
+def climb(refinement: Refinement, template: Template, generations: int) -> None:
+    for _ in range(generations):
+        for each in [refinement.ask() for _ in range(refinement.waiting)]:
+            refinement.tell(scored(each, template))
+
+
+@pytest.mark.parametrize("template", [FORM, ONE])
+def test_the_numbers_of_a_bowl_are_found(template):
+    first = start(template)
+    refinement = Refinement(template, first, seed=1)
+    climb(refinement, template, 25)
+    loss = 1 - refinement.best.evaluation.objective
+    assert loss < 1e-4 < 0.01 * (1 - first.evaluation.objective)
+
+
+def test_numbers_stay_in_bounds_and_have_few_digits():
+    refinement = Refinement(FORM, start(), seed=2, spread=0.5)
+    for _ in range(refinement.waiting):
+        offspring = refinement.ask()
+        for each, (name, value) in zip(FORM.parameters, offspring.candidate.parameters, strict=True):
+            assert each.name == name
+            assert each.low <= value <= each.high
+            assert value == float(f"{value:.5g}")
+        assert offspring.operator == "refine"
+        assert offspring.parents == (start().candidate.id,)
+        assert "limit 0.3 → " in offspring.change
+
+
+@pytest.mark.parametrize("told", range(0, 40, 3))
+def test_a_state_through_json_is_the_same_refinement(told):
+    """Also in the middle of a CMA-ES generation."""
+    original = Refinement(FORM, start(), seed=3)
+    archive = {start().candidate.id: start()}
+    for _ in range(told):
+        each = scored(original.ask())
+        archive[each.candidate.id] = each
+        original.tell(each)
+    state = json.loads(json.dumps(original.state()))
+    copy = Refinement.from_state(state, archive, {FORM.name: FORM})
+    assert copy.state() == original.state()
+    for _ in range(30):
+        one, other = original.ask(), copy.ask()
+        assert one == other
+        original.tell(scored(one))
+        copy.tell(scored(other))
+    assert copy.finished == original.finished
+
+
+def test_failures_everywhere_end_it():
+    refinement = Refinement(FORM, start(), seed=4)
+    with np.errstate(all="raise"):
+        while not refinement.finished:
+            refinement.tell(Scored(refinement.ask(), Evaluation("failed", "raised", "…")))
+    assert refinement.best == start()
+    assert len(refinement.told) < 60
+
+
+def refiner() -> Refiner:
+    problem = prepare_run(RunConfig()).problem
+    return Refiner(replace(problem, templates={FORM.name: FORM, ONE.name: ONE}))
+
+
+def test_the_refiner_refines_structures_with_numbers_and_then_lets_them_be():
+    bare = Scored(Offspring(Candidate("toy"), "seed"), Evaluation("ok", train=start().evaluation.train))
+    broken = replace(start(ONE), evaluation=Evaluation("failed", "raised", "…"))
+    under_test = refiner()
+    pool = [bare, broken, start()]
+    asked = under_test.ask(pool, 100, lambda: 5)
+    assert asked
+    assert {each.candidate.template for each in asked} == {"toy"}
+    rounds = 0
+    while asked:
+        told = [scored(each) for each in asked]
+        pool += told
+        under_test.tell(told)
+        asked = under_test.ask(pool, 4, lambda: 6)
+        assert len(asked) <= 4
+        rounds += 1
+        assert rounds < 400
+    assert max(each.evaluation.objective for each in pool) > 0.995
+    # A better rule of the same structure is reason enough to begin again.
+    better = scored(Offspring(Candidate("toy", (), tuple(TARGET.items())), "parameters"))
+    assert under_test.ask([*pool, better], 4, lambda: 7)
+
+
+def test_nothing_is_asked_where_nothing_is_wanted():
+    assert not refiner().ask([start()], 0, lambda: pytest.fail("a seed was drawn"))
+
+
+def test_structures_differ_by_more_than_their_numbers():
+    other = replace(start().candidate, parameters=(("limit", 0.5), ("share", 0.2)))
+    assert structure_id(other) == structure_id(start().candidate)
+    assert structure_id(start(ONE).candidate) != structure_id(start().candidate)

@@ -1,0 +1,488 @@
+"""The generational loop, what it starts from, and the champion it chooses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evolve import engine
+from evolve.candidates import Candidate, Evaluation, Offspring, Scored, SplitScore
+from evolve.configuration import RunConfig
+from evolve.datasets import Dataset, find_dataset, generate_dataset, write_dataset
+from evolve.engine import FINALISTS, Outcome, choose_champion, recorded_outcome, search
+from evolve.errors import InputError, PluginError, ProfileError, RunError
+from evolve.plugins import load_catalogue
+from evolve.profiles import save_profile
+from evolve.search import STRATEGIES
+from evolve.setup import Setup, check_unchanged, prepare_run, stored_config
+from evolve.store import RunStore, create_run, open_run
+
+REFERENCE = find_dataset("reference")
+SMALL = {"generations": 3, "population": 16}
+
+#: For seed 0: evaluations, the champion's id, and a digest of the journal, its scores rounded to nine
+#: digits. A change of these is a change of every search's result. Where that is meant, run
+#: ``python tests/test_engine.py`` and copy what it prints.
+GOLDEN = {}
+
+
+def run(folder: Path, name: str = "run", *, setup: Setup | None = None, **config: Any) -> tuple[RunStore, Outcome]:
+    setup = setup or prepare_run(RunConfig(**config))
+    store = create_run(name, setup.resolved(), folder)
+    return store, search(setup, store)
+
+
+def files(store: RunStore) -> dict[str, bytes]:
+    """Everything of a run that equal runs have in common."""
+    return {
+        each.name: each.read_bytes()
+        for each in sorted(store.path.iterdir())
+        if each.name not in ("manifest.json", ".lock")
+    }
+
+
+def digest(store: RunStore) -> str:
+    """Digest a journal, its numbers rounded to nine digits: their last bits depend on the processor."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return float(f"{value:.9g}")
+        if isinstance(value, dict):
+            return {key: rounded(each) for key, each in value.items()}
+        return [rounded(each) for each in value] if isinstance(value, list) else value
+
+    text = json.dumps([rounded(each) for each in store.records()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def golden(strategy: str, folder: Path) -> tuple[int, str, str]:
+    size = {} if strategy == "genetic" else SMALL
+    store, outcome = run(folder, strategy.replace(":", "-"), strategy=strategy, **size)
+    assert outcome.champion is not None
+    return len(outcome.scored), outcome.champion.candidate.id, digest(store)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_golden_run(strategy, tmp_path):
+    """The default run of the genetic algorithm, small ones of the others."""
+    assert golden(strategy, tmp_path) == GOLDEN[strategy]
+
+
+def scored(
+    number: int, train: float, valid: float | None = None, complexity: int = 10, status: str = "ok"
+) -> Scored:
+    def split(objective: float | None) -> SplitScore | None:
+        return None if objective is None else SplitScore(objective, *[objective] * 6)
+
+    candidate = Candidate("ladder", (), (("number", float(number)),))
+    if status == "failed":
+        return Scored(Offspring(candidate, "seed"), Evaluation("failed", "why", "so", complexity=complexity))
+    return Scored(
+        Offspring(candidate, "seed"), Evaluation("ok", "", "", split(train), split(valid), complexity)
+    )
+
+
+def chosen(*candidates: Scored) -> int:
+    champion = choose_champion(candidates)
+    assert champion is not None
+    return int(champion.candidate.parameters[0][1])
+
+
+def test_valid_chooses_among_the_best_on_train():
+    assert chosen(scored(0, 0.9, 0.5), scored(1, 0.8, 0.7), scored(2, 0.7, 0.6)) == 1
+
+
+def test_only_finalists_can_be_champion():
+    """However good on valid: one lucky model must not choose among all that was tried."""
+    good = [scored(number, 0.9 - number / 100, 0.5) for number in range(FINALISTS)]
+    assert chosen(*good[:-1], scored(99, 0.1, 0.99)) == 99
+    assert chosen(*good, scored(99, 0.1, 0.99)) != 99
+
+
+def test_at_equal_fitness_the_simpler_is_champion():
+    assert chosen(scored(0, 0.9, 0.6, 12), scored(1, 0.8, 0.6, 11), scored(2, 0.85, 0.6, 13)) == 1
+    # Less than a billionth apart is equal.
+    assert chosen(scored(0, 0.9, 0.6 + 4e-10, 12), scored(1, 0.8, 0.6, 11)) == 1
+    assert chosen(scored(0, 0.9, 0.6 + 1e-6, 12), scored(1, 0.8, 0.6, 11)) == 0
+
+
+def test_of_equals_on_valid_and_in_size_train_and_then_the_first_decides():
+    assert chosen(scored(0, 0.8, 0.6), scored(1, 0.9, 0.6)) == 1
+    assert chosen(scored(3, 0.9, 0.6), scored(1, 0.9, 0.6)) == 3
+
+
+def test_without_valid_train_decides():
+    assert chosen(scored(0, 0.8), scored(1, 0.9, None, 50), scored(2, 0.7)) == 1
+    assert chosen(scored(0, 0.9, None, 11), scored(1, 0.9, None, 10)) == 1
+
+
+def test_a_failure_is_never_champion():
+    assert chosen(scored(0, 0, status="failed", complexity=1), scored(1, 0.0, 0.0)) == 1
+    assert choose_champion([scored(0, 0, status="failed")]) is None
+    assert choose_champion([]) is None
+
+
+def test_the_champion_of_a_run_follows_the_rules(tmp_path):
+    store, outcome = run(tmp_path, **SMALL)
+    working = [each for each in outcome.scored if each.evaluation.status == "ok"]
+    finalists = sorted(working, key=engine.rank_key, reverse=True)[:FINALISTS]
+    best = max(round(each.evaluation.valid.objective, 9) for each in finalists)
+    equals = [each for each in finalists if round(each.evaluation.valid.objective, 9) == best]
+    assert outcome.champion in equals
+    assert outcome.champion.evaluation.complexity == min(each.evaluation.complexity for each in equals)
+    assert outcome.generations[-1].champion == outcome.champion.candidate.id
+    assert json.loads((store.path / "champion.json").read_text())["id"] == outcome.champion.candidate.id
+
+
+def test_the_test_split_changes_nothing(tmp_path):
+    """Two data sets that differ in nothing but test give the same search."""
+    other = generate_dataset("other", {"train": 0, "valid": 0, "test": 3}, 5, dict.fromkeys(("train", "valid", "test"), ["resnet"]))
+    results = []
+    for name, test in (("a", REFERENCE.test), ("b", other.test), ("c", ())):
+        write_dataset(Dataset(name, REFERENCE.train, REFERENCE.valid, test), tmp_path / name)
+        store, _ = run(tmp_path / "runs", name, datasets=str(tmp_path / name), **SMALL)
+        results.append({name: data for name, data in files(store).items() if name != "config.json"})
+    assert results[0] == results[1] == results[2]
+    assert set(results[0]) == {"journal.jsonl", "snapshot.json", "champion.json"}
+
+
+def test_nothing_of_test_is_prepared_for_a_search():
+    setup = prepare_run(RunConfig())
+    probe = setup.problem.fingerprint.keywords["probe"]
+    for arena in (setup.arena, probe):
+        assert not set(arena.profiles) & set(REFERENCE.test)
+
+
+def test_a_plateau_ends_the_search(tmp_path):
+    whole, _ = run(tmp_path, "whole", generations=12, population=16)
+    store, outcome = run(tmp_path, "short", generations=12, population=16, plateau=2)
+    best = [each.best_objective for each in outcome.generations]
+    assert len(best) < 12
+    assert best[-1] == best[-2] == best[-3]
+    assert all(best[place] > best[place - 2] for place in range(2, len(best) - 1))
+    assert outcome.finished
+    # Until then it was the same search.
+    assert files(whole)["journal.jsonl"].startswith(files(store)["journal.jsonl"])
+    before = files(store)
+    again = search(prepare_run(RunConfig(generations=12, population=16, plateau=2)), store)
+    assert (again, files(store)) == (outcome, before)
+
+
+def test_a_limit_of_evaluations_is_met_exactly(tmp_path):
+    store, outcome = run(tmp_path, generations=50, population=16, evaluations=40)
+    assert len(outcome.scored) == outcome.generations[-1].total == 40
+    assert outcome.finished
+    before = files(store)
+    search(prepare_run(RunConfig(generations=50, population=16, evaluations=40)), store)
+    assert files(store) == before
+    whole, _ = run(tmp_path, "whole", generations=3, population=16)
+    told = [json.loads(line)["id"] for line in files(whole)["journal.jsonl"].splitlines() if b'"id"' in line]
+    assert [each.candidate.id for each in outcome.scored] == told[:40]
+
+
+class Repeating:
+    """A strategy that always asks for the seeds, each twice, and for one rule more."""
+
+    def __init__(self, seeds: tuple[Offspring, ...]) -> None:
+        self.seeds = list(seeds)
+        self.told: list[list[Scored]] = []
+
+    def ask(self) -> list[Offspring]:
+        extra = Candidate(self.seeds[0].candidate.template, self.seeds[0].candidate.slots, (("x", len(self.told)),))
+        more = Offspring(extra, "parameters", (self.seeds[0].candidate.id,), "x")
+        return [*self.seeds, *self.seeds, more]
+
+    def tell(self, scored: list[Scored]) -> None:
+        self.told.append(list(scored))
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
+def test_what_is_known_is_not_evaluated_again(tmp_path, monkeypatch):
+    setup = prepare_run(RunConfig(generations=3, start_from=("uniform_fp16", "uniform_int8")))
+    strategy = Repeating(setup.problem.seeds)
+    evaluated: list[str] = []
+    real = engine.evaluate_candidates
+
+    def counting(candidates: list[Candidate], *rest: Any) -> list[Evaluation]:
+        evaluated.extend(each.id for each in candidates)
+        return real(candidates, *rest)
+
+    monkeypatch.setattr(engine, "make_strategy", lambda _name, _problem: strategy)
+    monkeypatch.setattr(engine, "evaluate_candidates", counting)
+    store, outcome = run(tmp_path, setup=setup)
+    assert len(evaluated) == len(set(evaluated)) == len(outcome.scored) == 2 + 3
+    assert [(each.evaluations, each.duplicates, each.total) for each in outcome.generations] == [
+        (3, 2, 3),
+        (1, 4, 4),
+        (1, 4, 5),
+    ]
+    # It is told the evaluation of each, known or not, in the order asked for.
+    for told in strategy.told:
+        assert [each.candidate.id for each in told[:2]] == [each.candidate.id for each in told[2:4]]
+        assert [each.candidate for each in told[:2]] == [each.candidate for each in setup.problem.seeds]
+        assert {each.generation for each in told[:4]} == {0}
+    ids = [record["id"] for record in store.records() if record["kind"] == "candidate"]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_ancestry_reaches_its_seeds(strategy, tmp_path):
+    setup = prepare_run(RunConfig(strategy=strategy, seed=1, **SMALL))
+    _, outcome = run(tmp_path, setup=setup)
+    seeds = {each.candidate.id for each in setup.problem.seeds}
+    known: dict[str, Scored] = {}
+    for each in outcome.scored:
+        assert set(each.offspring.parents) <= set(known), "parents stand before their children"
+        assert (each.offspring.operator == "seed") == (not each.offspring.parents)
+        assert (each.offspring.operator == "seed") == (each.candidate.id in seeds)
+        known[each.candidate.id] = each
+    for each in outcome.scored:
+        steps = replace(outcome, champion=each).ancestry()
+        assert steps[-1] == each
+        ids = {step.candidate.id for step in steps}
+        assert all(set(step.offspring.parents) <= ids for step in steps)
+        assert any(step.candidate.id in seeds for step in steps)
+    assert replace(outcome, champion=None).ancestry() == ()
+
+
+def seed_names(**config: Any) -> list[str]:
+    return [each.change for each in prepare_run(RunConfig(**config)).problem.seeds]
+
+
+def test_a_run_starts_from_baselines_only():
+    """A discovery must be discovered, not planted."""
+    roles = {each.name: each.role for each in load_catalogue().heuristics.values()}
+    setup = prepare_run(RunConfig())
+    assert {roles[each.change] for each in setup.problem.seeds} == {"baseline"}
+    assert len(setup.problem.seeds) == list(roles.values()).count("baseline") >= 12
+    published = {each.candidate.id for each in load_catalogue().heuristics.values() if each.role == "published"}
+    assert not published & {each.candidate.id for each in setup.problem.seeds}
+
+
+def test_a_run_starts_from_the_roles_and_names_it_is_told():
+    assert seed_names(start_from=("uniform_int8", "hybrid")) == ["uniform_int8", "hybrid"]
+    assert set(seed_names(start_from=("published", "hybrid"))) > {"hybrid", "sensitivity_fp16_001"}
+    assert len(seed_names(start_from=("hybrid", "hybrid"))) == 1
+    assert len(seed_names(start_from=("all",))) == len(load_catalogue().heuristics)
+    assert seed_names(start_from=("all", "baseline")) == seed_names(start_from=("all",))
+
+
+def test_two_heuristics_of_one_content_are_one_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heuristics").mkdir()
+    text = '{#\nrole = "user"\ntemplate = "ladder"\n[slots]\nclauses = []\notherwise = "FP16"\n#}\n'
+    for name in ("first", "second"):
+        (tmp_path / "heuristics" / f"{name}.py.j2").write_text(text)
+    assert seed_names(start_from=("first", "second")) == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("start_from", "error", "words"),
+    [
+        (("no_such_rule",), PluginError, "unknown heuristic"),
+        (("unifrom_fp16",), PluginError, "Did you mean uniform_fp16"),
+        (("discovered",), InputError, "no seed heuristics"),
+        ((), InputError, "no seed heuristics"),
+    ],
+)
+def test_what_there_is_not_is_no_start(start_from, error, words):
+    with pytest.raises(error, match=words):
+        prepare_run(RunConfig(start_from=start_from))
+
+
+def test_a_template_of_a_rule_that_is_not_started_from_is_not_used():
+    names = set(prepare_run(RunConfig(start_from=("uniform_fp16",))).problem.templates)
+    assert "hybrid" not in names
+    assert "hybrid" in prepare_run(RunConfig(start_from=("hybrid",))).problem.templates
+    assert {"ladder", "cheapest"} <= names
+
+
+def test_where_everything_fails_there_is_no_champion(tmp_path):
+    """At level metadata, a threshold on sensitivities fails whatever its number."""
+    store, outcome = run(
+        tmp_path,
+        signals="metadata",
+        operators={"parameters": 1.0},
+        start_from=("sensitivity_threshold", "greedy_sensitivity"),
+        **SMALL,
+    )
+    assert outcome.champion is None
+    assert outcome.finished
+    assert outcome.ancestry() == ()
+    assert len(outcome.generations) == 3
+    assert {each.evaluation.failure for each in outcome.scored} == {"signal above the level"}
+    last = outcome.generations[-1]
+    assert (last.best, last.median, last.best_objective, last.champion) == (None, None, None, None)
+    assert sum(each.failures for each in outcome.generations) == len(outcome.scored)
+    assert not (store.path / "champion.json").exists()
+    assert recorded_outcome(store) == outcome
+
+
+@pytest.mark.parametrize("level", ["metadata", "statistics", "gradient"])
+def test_a_search_at_a_lower_level_finds_rules_that_keep_to_it(level, tmp_path):
+    _, outcome = run(tmp_path, signals=level, **SMALL)
+    failed = [each for each in outcome.scored if each.evaluation.status == "failed"]
+    assert {each.evaluation.failure for each in failed} <= {"signal above the level"}
+    assert any(each.evaluation.status == "ok" for each in outcome.scored if each.offspring.operator != "seed")
+    assert outcome.champion is not None
+
+
+def test_generations_are_told_after_they_are_committed(tmp_path):
+    setup = prepare_run(RunConfig(**SMALL))
+    store = create_run("run", setup.resolved(), tmp_path)
+    seen = []
+
+    def observe(summary: engine.GenerationSummary) -> None:
+        snapshot = store.snapshot()
+        assert snapshot is not None
+        assert snapshot.generation == summary.generation + 1
+        assert len(store.scored()) == summary.total
+        seen.append(summary)
+
+    outcome = search(setup, store, observe=observe)
+    assert tuple(seen) == outcome.generations
+    assert [each.generation for each in seen] == [0, 1, 2]
+    assert all(one.best_objective <= other.best_objective for one, other in zip(seen, seen[1:], strict=False))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_stopped_and_continued_is_as_never_stopped(strategy, tmp_path):
+    config = {"strategy": strategy, "generations": 4, "population": 12, "seed": 2}
+    whole, expected = run(tmp_path, "whole", **config)
+    setup = prepare_run(RunConfig(**config))
+    create_run("parts", setup.resolved(), tmp_path)
+    for generation in range(1, 5):
+        # Everything anew each time, as in a process of its own.
+        store = open_run("parts", tmp_path)
+        outcome = search(prepare_run(stored_config(store.config())), store, should_stop=lambda: True)
+        assert len(outcome.generations) == generation
+        assert outcome.finished == (generation == 4)
+        assert (store.path / "champion.json").exists() == outcome.finished
+    assert outcome == expected == recorded_outcome(store)
+    assert files(store) == files(whole)
+
+
+def test_the_seed_decides(tmp_path):
+    (one, _), (same, _), (other, _) = (
+        run(tmp_path, name, seed=seed, **SMALL) for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    )
+    assert files(one) == files(same)
+    assert files(one)["journal.jsonl"] != files(other)["journal.jsonl"]
+
+
+def test_models_of_several_formats_share_a_search(tmp_path):
+    """Only formats that every model has are given; a rule that names others fails, and that is all."""
+    widths = {"a": ("INT3", "INT8", "FP16"), "b": ("INT8", "FP16", "FP32")}
+    families = dict.fromkeys(("train", "valid", "test"), ["resnet"])
+    from evolve.formats import get_formats
+
+    train = []
+    for name, formats in widths.items():
+        made = generate_dataset(name, {"train": 1, "valid": 0, "test": 0}, 1, families, get_formats(formats))
+        train.append(replace(made.train[0], name=name))
+    write_dataset(Dataset("mixed", tuple(train), (), ()), tmp_path / "mixed")
+    setup = prepare_run(RunConfig(datasets=str(tmp_path / "mixed"), **SMALL))
+    assert setup.problem.words.formats == ("INT8", "FP16")
+    _, outcome = run(tmp_path, setup=setup)
+    by_seed = {each.offspring.change: each.evaluation.status for each in outcome.scored if each.offspring.operator == "seed"}
+    assert by_seed["uniform_fp16"] == by_seed["mixed_fp16_int8"] == "ok"
+    assert by_seed["uniform_fp32"] == "failed"
+    assert outcome.champion is not None
+    assert outcome.champion.evaluation.valid is None
+
+
+def with_formats(names: tuple[str, ...]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        from evolve.formats import get_formats
+
+        families = dict.fromkeys(("train", "valid", "test"), ["resnet"])
+        sizes = {"train": 1, "valid": 0, "test": 0}
+        one = generate_dataset("a", sizes, 1, families, get_formats(("INT4",))).train[0]
+        two = generate_dataset("b", sizes, 2, families, get_formats(names)).train[0]
+        write_dataset(Dataset("bad", (one,), (replace(two, name="other"),), ()), folder)
+
+    return write
+
+
+def only_test(folder: Path) -> None:
+    write_dataset(Dataset("bad", (), (), REFERENCE.test), folder)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [(only_test, "nothing to train on"), (with_formats(("FP16", "FP32")), "no format in common")],
+)
+def test_data_that_cannot_be_searched_on_are_an_error(tmp_path, write, words):
+    write(tmp_path / "bad")
+    with pytest.raises(ProfileError, match=words):
+        prepare_run(RunConfig(datasets=str(tmp_path / "bad")))
+
+
+def test_one_profile_serves_as_train_and_valid(tmp_path):
+    save_profile(REFERENCE.train[0], tmp_path / "model.json")
+    _, outcome = run(tmp_path, datasets=str(tmp_path / "model.json"), **SMALL)
+    assert outcome.champion is not None
+    assert all(each.evaluation.train == each.evaluation.valid for each in outcome.scored)
+
+
+def test_a_run_continues_only_with_the_same_data_and_heuristics(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heuristics").mkdir()
+    plugin = tmp_path / "heuristics" / "mine.py.j2"
+    text = '{{#\ntemplate = "ladder"\n[slots]\nclauses = []\notherwise = "{}"\n#}}\n'
+    plugin.write_text(text.format("FP16"))
+    write_dataset(REFERENCE, tmp_path / "data")
+    config = RunConfig(datasets="data", start_from=("mine", "uniform_int8"))
+    stored = json.loads(json.dumps(prepare_run(config).resolved()))
+    assert stored_config(stored) == config
+    check_unchanged(prepare_run(stored_config(stored)), stored)
+    plugin.write_text(text.format("INT8"))
+    with pytest.raises(RunError, match="the heuristics have changed since this run was started"):
+        check_unchanged(prepare_run(stored_config(stored)), stored)
+    plugin.write_text(text.format("FP16"))
+    file = next((tmp_path / "data" / "valid").iterdir())
+    save_profile(replace(REFERENCE.valid[0], num_params=REFERENCE.valid[0].num_params + 1), file)
+    with pytest.raises(RunError, match="the datasets have changed.*Restore them, or start a new run"):
+        check_unchanged(prepare_run(stored_config(stored)), stored)
+
+
+def test_a_damaged_generation_is_an_error_that_names_the_journal(tmp_path):
+    store, _ = run(tmp_path, generations=1, population=2)
+    journal = store.path / "journal.jsonl"
+    text = journal.read_text()
+    journal.write_text(text.replace('"median"', '"medium"'))
+    for read in (recorded_outcome, lambda store: search(prepare_run(RunConfig(generations=1, population=2)), store)):
+        with pytest.raises(RunError, match="damaged") as caught:
+            read(store)
+        assert caught.value.file == str(journal)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("state", [{}, {"breeder": {}}, {"seeds": 3}, {"elites": ["unknown"]}])
+def test_a_state_that_does_not_fit_is_an_error_that_says_so(tmp_path, strategy, state):
+    config = {"generations": 2, "population": 2, "strategy": strategy, "start_from": ("uniform_fp16",)}
+    setup = prepare_run(RunConfig(**config))
+    store = create_run("run", setup.resolved(), tmp_path)
+    search(setup, store, should_stop=lambda: True)
+    snapshot = json.loads((store.path / "snapshot.json").read_text())
+    (store.path / "snapshot.json").write_text(json.dumps({**snapshot, "strategy": state}))
+    with pytest.raises(RunError, match="cannot be taken over.*start a new run") as caught:
+        search(setup, store)
+    assert caught.value.file == str(store.path / "snapshot.json")
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    print("GOLDEN = {")
+    for each in STRATEGIES:
+        print(f'    "{each}": {golden(each, Path(tempfile.mkdtemp()))},'.replace("'", '"'))
+    print("}")
