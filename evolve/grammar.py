@@ -295,7 +295,18 @@ def mutate_expression(node: Node, words: Vocabulary) -> Node:
 
 
 def cross_expressions(first: Node, second: Node) -> Node:
-    """Return the first expression with one of its branches taken from the second; call within `seeded`."""
-    child, _ = gp.cxOnePoint(to_deap(first), to_deap(second))
-    crossed = from_deap(child)
+    """Return the first expression with one of its branches taken from the second; call within `seeded`.
+
+    One-point crossover of typed trees, as deap's ``cxOnePoint`` does it; that one draws the type
+    from a set of texts, whose order differs from one Python process to the next.
+    """
+    tree, donor = to_deap(first), to_deap(second)
+    shared = sorted({each.ret for each in tree} & {each.ret for each in donor})
+    if not shared:
+        return first
+    type_ = random.choice(shared)
+    place = random.choice([index for index, each in enumerate(tree) if each.ret == type_])
+    source = random.choice([index for index, each in enumerate(donor) if each.ret == type_])
+    tree[tree.searchSubtree(place)] = donor[donor.searchSubtree(source)]
+    crossed = _draw_numbers(from_deap(tree))
     return crossed if crossed.size <= MAX_SIZE else first
