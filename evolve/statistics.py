@@ -115,9 +115,7 @@ def _accelerated(
     """Move the tails of a percentile interval by bias and acceleration (Efron 1987)."""
     from scipy.special import ndtr, ndtri
 
-    below = replicates < estimate - _ROUNDING
-    tied = np.abs(replicates - estimate) <= _ROUNDING
-    share = float((below + 0.5 * tied).mean())
+    share = float(_wins(np.asarray(estimate), replicates).mean())
     if not 0 < share < 1:
         return tails
     bias = ndtri(share)

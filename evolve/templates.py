@@ -253,9 +253,7 @@ class Template:
 
     def parameters_of(self, candidate: Candidate) -> tuple[Parameter, ...]:
         """Return every parameter of a candidate with its bounds, the values as defaults."""
-        genome = self.read(candidate)
-        nodes = [node for _, tree in genome.slots for node in expressions_of(tree)]
-        return (*genome.parameters, *name_numbers(nodes, self.own_parameters)[1])
+        return _parameters_of(self, candidate)
 
     def source(self, candidate: Candidate) -> str:
         """Render a candidate to the source of ``allocate(model, p)``.
@@ -290,6 +288,13 @@ def _read(template: Template, candidate: Candidate) -> Genome:
     )
     own = tuple(each.with_default(values.get(each.name, each.default)) for each in template.parameters)
     return Genome(template.name, slots, own)
+
+
+@lru_cache(maxsize=_CACHED)
+def _parameters_of(template: Template, candidate: Candidate) -> tuple[Parameter, ...]:
+    genome = template.read(candidate)
+    nodes = [node for _, tree in genome.slots for node in expressions_of(tree)]
+    return (*genome.parameters, *name_numbers(nodes, template.own_parameters)[1])
 
 
 @lru_cache(maxsize=_CACHED)

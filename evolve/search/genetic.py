@@ -19,10 +19,6 @@ _ELITE_SHARE = 3
 _TOURNAMENT_SIZE = 2
 #: Elites that differ only in their numbers; more of them would crowd out other structures.
 _ALIKE = 3
-#: How often a parent is drawn from one template's elites, every template being as likely. On the
-#: suite a form of rules that is good early wins the whole population otherwise: the median share
-#: of the optimum after 2000 evaluations is 0.966 without niches and 0.996 with them.
-_NICHE_SHARE = 0.8
 #: The best of each template survive, as many as the elites divided by this.
 _NICHE_ELITES = 8
 #: Smaller populations have no niches: they need this many elites a template.
@@ -46,8 +42,9 @@ class Genetic:
     The first generation holds every seed heuristic and, if there is room, variations of them.
     Each later one is the offspring of tournament winners among the elites, which are the best
     of everything so far. The code templates are niches: few rules of one structure survive
-    (clearing, Pétrowski 1996), and the best of each template do, so that a form of rules which
-    starts badly has the time to become good.
+    (clearing, Pétrowski 1996), the best of each template do, and each template gets as many
+    parents. On the suite the form that is good early wins the whole population otherwise, and
+    the median share of the optimum after 2000 evaluations falls from above 0.99 to 0.97.
     """
 
     def __init__(self, problem: Problem, novelty: Novelty | None = None) -> None:
@@ -67,16 +64,17 @@ class Genetic:
         return self._breeder.breed(self._selection(), self._elites)
 
     def _selection(self) -> Select:
-        everywhere = [_Individual(each) for each in self._elites]
         niches: dict[str, list[_Individual]] = {}
-        for each in everywhere:
-            if each.scored.candidate.slots:
-                niches.setdefault(each.scored.candidate.template, []).append(each)
-        share = _NICHE_SHARE if niches and self._has_niches else 0.0
-        names = list(niches)
+        for each in self._elites:
+            if not self._has_niches:
+                niches.setdefault("", []).append(_Individual(each))
+            elif each.candidate.slots:
+                niches.setdefault(each.candidate.template, []).append(_Individual(each))
+        # Where only plain functions are left, they are the niche.
+        pools = list(niches.values()) or [[_Individual(each) for each in self._elites]]
 
         def select() -> Scored:
-            pool = niches[random.choice(names)] if random.random() < share else everywhere
+            pool = random.choice(pools) if len(pools) > 1 else pools[0]
             chosen: Scored = tools.selTournament(pool, 1, _TOURNAMENT_SIZE, fit_attr="key")[0].scored
             return chosen
 
