@@ -28,6 +28,7 @@ Choices = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Scorer = Callable[[Choices], Floats]
 LOOP_ROWS = 200  # the loops' rate does not depend on the number of rows
+TURN = 0.01  # seconds of the processor, of which other programs take no share
 
 
 def make_scorers(num_params: Floats, bits: Floats, sensitivity: Floats) -> dict[str, Scorer]:
@@ -76,17 +77,21 @@ def make_scorers(num_params: Floats, bits: Floats, sensitivity: Floats) -> dict[
 
 
 def measure(scorers: dict[str, Scorer], choices: Choices, repeats: int) -> dict[str, float]:
-    """Return the median rate of each scorer, in allocations per second; they take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in scorers}
-    rows = {name: choices[:LOOP_ROWS] if name.startswith("loop") else choices for name in scorers}
-    for scorer, population in zip(scorers.values(), rows.values(), strict=True):
-        scorer(population)  # warm up
+    """Return the median rate of each scorer, in allocations per second.
+
+    They take turns, each of at least TURN seconds and several calls, so that none is measured cold.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in scorers}
     for _ in range(repeats):
         for name, scorer in scorers.items():
-            start = time.perf_counter()
-            scorer(rows[name])
-            seconds[name].append(time.perf_counter() - start)
-    return {name: len(rows[name]) / statistics.median(times) for name, times in seconds.items()}
+            rows = choices[:LOOP_ROWS] if name.startswith("loop") else choices
+            scorer(rows)
+            calls, start, elapsed = 0, time.process_time(), 0.0
+            while elapsed < TURN:
+                scorer(rows)
+                calls, elapsed = calls + 1, time.process_time() - start
+            rates[name].append(calls * len(rows) / elapsed)
+    return {name: statistics.median(each) for name, each in rates.items()}
 
 
 def main() -> None:
