@@ -61,7 +61,9 @@ def table(seeds: int) -> str:
 
 def main() -> None:
     """Print the table, and put it into a file if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
 
 from evolve.batches import evaluate_candidates
 from evolve.candidates import Offspring, Scored
@@ -189,9 +188,7 @@ def _summaries(store: RunStore) -> list[GenerationSummary]:
         raise RunError(f"damaged generation: {error}", file=store.path / "journal.jsonl") from error
 
 
-def _restore(
-    strategy: Strategy, snapshot: Snapshot, archive: Mapping[str, Scored], store: RunStore
-) -> None:
+def _restore(strategy: Strategy, snapshot: Snapshot, archive: Mapping[str, Scored], store: RunStore) -> None:
     try:
         strategy.restore(snapshot.strategy, archive)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

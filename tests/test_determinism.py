@@ -81,7 +81,11 @@ def in_this_process(folder: Path, *arguments: str) -> None:
     os.chdir(folder)
     sys.argv = ["evolve", *arguments]
     try:
-        with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        with (
+            open(os.devnull, "w") as sink,
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
             main()
     except SystemExit as leaving:
         assert leaving.code == 0
@@ -131,7 +135,12 @@ def test_another_seed_gives_other_bytes(tmp_path):
     finish(command("run", *SEARCH, "--seed", "4", "--name", "k", "--no-figures"), tmp_path)
     other, mine = outputs(tmp_path), never_killed()
     assert sorted(other) == sorted(mine)
-    for name in ("runs/k/journal.jsonl", "runs/k/snapshot.json", "runs/k/champion.json", "reports/k/report.md"):
+    for name in (
+        "runs/k/journal.jsonl",
+        "runs/k/snapshot.json",
+        "runs/k/champion.json",
+        "reports/k/report.md",
+    ):
         assert other[name] != mine[name]
 
 
@@ -226,7 +235,15 @@ OPERATIONS = (
     (Path, "write_bytes"),
     (Path, "write_text"),
 )
-TINY = ("run", "--generations", "2", "--population", "3", "--start-from", "uniform_fp16,sensitivity_threshold")
+TINY = (
+    "run",
+    "--generations",
+    "2",
+    "--population",
+    "3",
+    "--start-from",
+    "uniform_fp16,sensitivity_threshold",
+)
 
 
 def killed_at(operation: int, folder: Path) -> int:
@@ -339,7 +356,17 @@ def allocate(model, p):
             time.sleep(float(os.environ["SLOW"]))
     return model.where(model.edge_distance < p.edge, "FP32", "FP16")
 '''
-SLOW_RUN = ("run", "--generations", "2", "--population", "4", "--start-from", "slow,uniform_int8", "--name", "k")
+SLOW_RUN = (
+    "run",
+    "--generations",
+    "2",
+    "--population",
+    "4",
+    "--start-from",
+    "slow,uniform_int8",
+    "--name",
+    "k",
+)
 
 
 def slow_folder(path: Path) -> Path:
@@ -410,6 +437,8 @@ def test_two_cannot_work_on_one_run(tmp_path):
     with started(command(*SLOW_RUN, "--no-figures"), folder, SLOW="15"):
         appeared(folder)
         for verb in ("resume", "report"):
-            other = subprocess.run(command(verb, "k"), cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+            other = subprocess.run(
+                command(verb, "k"), cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+            )
             assert other.returncode == 2
             assert other.stderr == "error: runs/k: another process works on this run\n"

@@ -32,7 +32,9 @@ SMALL = {"generations": 3, "population": 16}
 GOLDEN = {}
 
 
-def run(folder: Path, name: str = "run", *, setup: Setup | None = None, **config: Any) -> tuple[RunStore, Outcome]:
+def run(
+    folder: Path, name: str = "run", *, setup: Setup | None = None, **config: Any
+) -> tuple[RunStore, Outcome]:
     setup = setup or prepare_run(RunConfig(**config))
     store = create_run(name, setup.resolved(), folder)
     return store, search(setup, store)
@@ -142,7 +144,9 @@ def test_the_champion_of_a_run_follows_the_rules(tmp_path):
 
 def test_the_test_split_changes_nothing(tmp_path):
     """Two data sets that differ in nothing but test give the same search."""
-    other = generate_dataset("other", {"train": 0, "valid": 0, "test": 3}, 5, dict.fromkeys(("train", "valid", "test"), ["resnet"]))
+    other = generate_dataset(
+        "other", {"train": 0, "valid": 0, "test": 3}, 5, dict.fromkeys(("train", "valid", "test"), ["resnet"])
+    )
     results = []
     for name, test in (("a", REFERENCE.test), ("b", other.test), ("c", ())):
         write_dataset(Dataset(name, REFERENCE.train, REFERENCE.valid, test), tmp_path / name)
@@ -194,7 +198,9 @@ class Repeating:
         self.told: list[list[Scored]] = []
 
     def ask(self) -> list[Offspring]:
-        extra = Candidate(self.seeds[0].candidate.template, self.seeds[0].candidate.slots, (("x", len(self.told)),))
+        extra = Candidate(
+            self.seeds[0].candidate.template, self.seeds[0].candidate.slots, (("x", len(self.told)),)
+        )
         more = Offspring(extra, "parameters", (self.seeds[0].candidate.id,), "x")
         return [*self.seeds, *self.seeds, more]
 
@@ -263,7 +269,9 @@ def test_a_run_starts_from_baselines_only():
     setup = prepare_run(RunConfig())
     assert {roles[each.change] for each in setup.problem.seeds} == {"baseline"}
     assert len(setup.problem.seeds) == list(roles.values()).count("baseline") >= 12
-    published = {each.candidate.id for each in load_catalogue().heuristics.values() if each.role == "published"}
+    published = {
+        each.candidate.id for each in load_catalogue().heuristics.values() if each.role == "published"
+    }
     assert not published & {each.candidate.id for each in setup.problem.seeds}
 
 
@@ -392,7 +400,11 @@ def test_models_of_several_formats_share_a_search(tmp_path):
     setup = prepare_run(RunConfig(datasets=str(tmp_path / "mixed"), **SMALL))
     assert setup.problem.words.formats == ("INT8", "FP16")
     _, outcome = run(tmp_path, setup=setup)
-    by_seed = {each.offspring.change: each.evaluation.status for each in outcome.scored if each.offspring.operator == "seed"}
+    by_seed = {
+        each.offspring.change: each.evaluation.status
+        for each in outcome.scored
+        if each.offspring.operator == "seed"
+    }
     assert by_seed["uniform_fp16"] == by_seed["mixed_fp16_int8"] == "ok"
     assert by_seed["uniform_fp32"] == "failed"
     assert outcome.champion is not None
@@ -459,7 +471,10 @@ def test_a_damaged_generation_is_an_error_that_names_the_journal(tmp_path):
     journal = store.path / "journal.jsonl"
     text = journal.read_text()
     journal.write_text(text.replace('"median"', '"medium"'))
-    for read in (recorded_outcome, lambda store: search(prepare_run(RunConfig(generations=1, population=2)), store)):
+    for read in (
+        recorded_outcome,
+        lambda store: search(prepare_run(RunConfig(generations=1, population=2)), store),
+    ):
         with pytest.raises(RunError, match="damaged") as caught:
             read(store)
         assert caught.value.file == str(journal)

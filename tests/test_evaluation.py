@@ -243,9 +243,7 @@ def test_an_endless_loop_cannot_catch_its_end(monkeypatch):
 
 
 def test_a_failure_of_one_vector_costs_the_others_nothing():
-    source = EDGE.replace(
-        "return", "if (p.edge == 0.5).any(): raise ValueError('half')\n    return", 1
-    )
+    source = EDGE.replace("return", "if (p.edge == 0.5).any(): raise ValueError('half')\n    return", 1)
     edges = (0.1, 0.5, 0.9, 0.5, 0.2)
     arena = Arena([*REFERENCE.train, *generate(1, 0, ["resnet"])])
     results = arena.evaluate(task(source, *edges))

@@ -17,12 +17,15 @@ PACKAGE = Path(evolve.__file__).parent
 
 #: Every module, each importing only from those above it. Where a new module fits nowhere, the design is
 #: wrong, not the list.
-ORDER = """
+ORDER = [
+    line
+    for line in """
 evolve
-
 evolve.errors
 evolve.formats
+evolve.fields
 evolve.profiles
+evolve.architectures
 evolve.synthetic
 evolve.datasets
 evolve.candidates
@@ -30,6 +33,7 @@ evolve.candidates
 evolve.scoring
 evolve.allocators
 evolve.optimum
+evolve.statistics
 
 evolve.parameters
 evolve.signals
@@ -48,8 +52,17 @@ evolve.grammar
 evolve.variation
 evolve.search.base
 evolve.search.operators
+evolve.search.rates
+evolve.search.refinement
+evolve.search.breeding
 evolve.search.genetic
+evolve.search.hillclimb
+evolve.search.islands
+evolve.search.map_elites
+evolve.search.fronts
+evolve.search.nsga2
 evolve.search.random_search
+evolve.search.earnings
 evolve.search
 
 evolve.executors
@@ -58,12 +71,26 @@ evolve.store
 evolve.configuration
 evolve.setup
 evolve.engine
+evolve.benchmark_cells
+evolve.benchmarking
+evolve.comparison
+
+evolve.verdicts.models
+evolve.verdicts.bootstrap
+evolve.verdicts.wording
+evolve.verdicts.overfitting
+evolve.verdicts.robustness
+evolve.verdicts.alternatives
+evolve.verdicts.control
+evolve.verdicts.luck
+evolve.verdicts.parts
+evolve.verdicts.undoing
+evolve.verdicts.ancestry
+evolve.verdicts
 
 evolve.reports
-evolve.reports.drawing
 evolve.reports.markdown
 evolve.reports.syntax
-evolve.reports.index
 evolve.reports.rule_source
 evolve.reports.phrases
 evolve.reports.words
@@ -72,22 +99,30 @@ evolve.reports.lineage
 evolve.reports.reproduction
 evolve.reports.tables
 evolve.reports.allocations
-evolve.reports.replay
 evolve.reports.contents
-evolve.reports.precision_map
 evolve.reports.report
+evolve.reports.drawing
+evolve.reports.precision_map
 evolve.reports.figures
+evolve.reports.index
 evolve.reports.writer
+evolve.reports.benchmark_tables
+evolve.reports.benchmark_figures
+evolve.reports.benchmark
+evolve.reports.replay
 evolve.reports.verification
 
 evolve.cli.output
 evolve.cli.progress
 evolve.cli.scoring
+evolve.cli.benchmarking
 evolve.cli.running
 evolve.cli.catalogue
 evolve.cli
 evolve.__main__
-""".split()
+""".splitlines()
+    if line
+]
 
 #: What only the verbs that need it may load.
 HEAVY = ("numpy", "scipy", "pandas", "matplotlib", "deap", "jinja2")

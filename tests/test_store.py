@@ -68,7 +68,8 @@ def run(tmp_path: Path) -> RunStore:
 
 
 HALF = Scored(
-    Offspring(Candidate("a", (("slot", "\udc80"),)), "seed", (), "\ud800"), Evaluation("failed", "\udcff", "é")
+    Offspring(Candidate("a", (("slot", "\udc80"),)), "seed", (), "\ud800"),
+    Evaluation("failed", "\udcff", "é"),
 )
 
 
@@ -172,7 +173,11 @@ def test_a_kill_within_a_commit_leaves_the_commit_before(run, monkeypatch, when)
         again.commit(records(2, 3), 2, {"at": 2}, finished=True)
     assert again.scored() == [scored(1), scored(2), scored(3)]
     # Nothing is left aside once a commit has gone through.
-    assert sorted(each.name for each in run.path.iterdir()) == ["config.json", "journal.jsonl", "snapshot.json"]
+    assert sorted(each.name for each in run.path.iterdir()) == [
+        "config.json",
+        "journal.jsonl",
+        "snapshot.json",
+    ]
 
 
 def test_the_journal_is_on_disk_before_the_snapshot_names_it(run, monkeypatch):
@@ -180,7 +185,9 @@ def test_the_journal_is_on_disk_before_the_snapshot_names_it(run, monkeypatch):
     replace = Path.replace
 
     def fsync(descriptor: int) -> None:
-        order.extend(each.name for each in run.path.iterdir() if each.stat().st_ino == os.fstat(descriptor).st_ino)
+        order.extend(
+            each.name for each in run.path.iterdir() if each.stat().st_ino == os.fstat(descriptor).st_ino
+        )
 
     def noted_replace(self: Path, target: Path) -> Path:
         order.append(f"→ {target.name}")
@@ -246,10 +253,15 @@ def test_a_damaged_file_of_a_run_is_an_error_that_names_it(run, name, text):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", ".hidden", "a/b", "../up", "a b", "é", "a\0b", "a\n", "-", "x" * 101, "~", "README.md"]
+    "name",
+    ["", ".", "..", ".hidden", "a/b", "../up", "a b", "é", "a\0b", "a\n", "-", "x" * 101, "~", "README.md"],
 )
 def test_a_bad_name_is_refused(tmp_path, name):
-    for use in (check_name, lambda name: create_run(name, {}, tmp_path), lambda name: open_run(name, tmp_path)):
+    for use in (
+        check_name,
+        lambda name: create_run(name, {}, tmp_path),
+        lambda name: open_run(name, tmp_path),
+    ):
         with pytest.raises(RunError, match="bad run name"):
             use(name)
     assert list(tmp_path.iterdir()) == []
@@ -372,7 +384,9 @@ def test_a_lock_that_cannot_be_made_is_an_error(tmp_path):
 
 def test_other_files_are_written_whole(run):
     run.write("champion.json", {"ä": [1.5, None]})
-    assert (run.path / "champion.json").read_text(encoding="utf-8") == '{\n  "ä": [\n    1.5,\n    null\n  ]\n}\n'
+    assert (run.path / "champion.json").read_text(
+        encoding="utf-8"
+    ) == '{\n  "ä": [\n    1.5,\n    null\n  ]\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):
         run.write("champion.json", {"a": float("nan")})
     assert json.loads((run.path / "champion.json").read_text(encoding="utf-8")) == {"ä": [1.5, None]}

@@ -196,7 +196,9 @@ def test_a_search_at_a_level_stays_there(level, seed, age):
                 [
                     lambda: mutate_structure(candidate, templates[candidate.template], words),
                     lambda: switch_template(candidate, templates, words),
-                    lambda: cross_structure(candidate, newcomer(templates["ladder"], templates, words)[0], templates),
+                    lambda: cross_structure(
+                        candidate, newcomer(templates["ladder"], templates, words)[0], templates
+                    ),
                 ]
             )
             candidate = made()[0]
@@ -232,7 +234,12 @@ def test_scores_of_a_template_are_read_only_where_it_has_computed_them():
         for _ in range(200):
             candidate, _ = newcomer(TEMPLATES["two_pass"], TEMPLATES, WORDS)
             for name, tree in TEMPLATES["two_pass"].read(candidate).slots:
-                values = [each.value for node in expressions_of(tree) for each in node.walk() if each.operation == "local"]
+                values = [
+                    each.value
+                    for node in expressions_of(tree)
+                    for each in node.walk()
+                    if each.operation == "local"
+                ]
                 drawn.setdefault(name, set()).update(values)
     assert drawn.pop(slot.name) == set(slot.reads)
     assert set().union(*drawn.values()) == set()
@@ -277,7 +284,9 @@ def test_the_words_for_a_parameter_mutation_say_what_changed(seed, age):
         made, change = mutate_parameters(first, TEMPLATES[first.template])
     told = dict(re.findall(r"(\w+) (\S+ → \S+?)(?:, |$)", change))
     before, after = dict(first.parameters), dict(made.parameters)
-    expected = {name: f"{before[name]:.4g} → {after[name]:.4g}" for name in before if before[name] != after[name]}
+    expected = {
+        name: f"{before[name]:.4g} → {after[name]:.4g}" for name in before if before[name] != after[name]
+    }
     # Told may also be a change too small for the digits a parameter has.
     assert expected.items() <= told.items()
     assert all(told[name] == f"{before[name]:.4g} → {after[name]:.4g}" for name in told)

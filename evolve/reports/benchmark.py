@@ -13,6 +13,8 @@ from evolve.benchmarking import BenchOutcome
 from evolve.comparison import TARGETS, LevelPrice, measures
 from evolve.errors import RunError
 from evolve.reports.benchmark_tables import (
+    CURVES_FIGURE,
+    PRICE_FIGURE,
     BenchContents,
     Table,
     arrivals_table,
@@ -26,8 +28,6 @@ from evolve.reports.markdown import code, counted, render
 from evolve.reports.writer import REPORTS, write_folder, write_index
 from evolve.store import to_json_text
 
-CURVES_FIGURE = "curves.svg"
-PRICE_FIGURE = "price.svg"
 
 
 def write_bench(contents: BenchContents, reports: Path = REPORTS, figures: bool = True) -> Path:

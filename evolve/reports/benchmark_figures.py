@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from evolve.benchmarking import BenchOutcome
 from evolve.comparison import LevelPrice, best_so_far
 from evolve.profiles import FloatArray
-from evolve.reports.benchmark import CURVES_FIGURE, PRICE_FIGURE
+from evolve.reports.benchmark_tables import CURVES_FIGURE, PRICE_FIGURE
 from evolve.reports.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, new_figure, shortened, svg
 
 # The rest of the palette of Okabe and Ito (2008); then the same again, dashed and dotted.

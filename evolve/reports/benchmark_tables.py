@@ -27,6 +27,9 @@ from evolve.statistics import Interval, median_to_target
 #: Effect sizes from which on A₁₂ is called so (Vargha and Delaney 2000).
 _MAGNITUDES = ((0.71, "large"), (0.64, "medium"), (0.56, "small"), (0.0, "none"))
 
+CURVES_FIGURE = "curves.svg"
+PRICE_FIGURE = "price.svg"
+
 
 @dataclass(frozen=True)
 class BenchContents:

@@ -15,6 +15,8 @@ from evolve.search.refinement import Refiner
 
 #: Refinement takes at most one of so many offspring, where other operators are in use.
 _REFINED_SHARE = 3
+#: Smaller populations are not refined: a CMA-ES generation would take several of theirs.
+_LEAST_REFINED = 48
 
 
 class Breeder:
@@ -51,7 +53,10 @@ class Breeder:
             pool: What is worth refining.
         """
         population, shares = self._problem.population, self._rates.shares()
-        most = population if len(shares) == 1 else max(1, population // _REFINED_SHARE)
+        if len(shares) == 1:
+            most = population
+        else:
+            most = population // _REFINED_SHARE if population >= _LEAST_REFINED else 0
         refined = self._refiner.ask(
             pool,
             min(most, round(shares.get("refine", 0.0) * population)),

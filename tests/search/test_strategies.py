@@ -52,7 +52,9 @@ class Search:
         """Ask, evaluate, tell; returns what was asked for."""
         setup = loaded()
         asked = self.strategy.ask()
-        fresh = list({each.candidate.id: each for each in asked if each.candidate.id not in self.archive}.values())
+        fresh = list(
+            {each.candidate.id: each for each in asked if each.candidate.id not in self.archive}.values()
+        )
         evaluations = evaluate_candidates(
             [each.candidate for each in fresh], setup.problem.templates, setup.arena, Serial(setup.arena)
         )
@@ -280,7 +282,9 @@ def test_a_search_finds_better_rules(name):
 
 
 @every_strategy
-@pytest.mark.parametrize("operators", [{"parameters": 1.0}, {"newcomer": 1.0}, {"crossover": 1.0}, {"refine": 1.0}])
+@pytest.mark.parametrize(
+    "operators", [{"parameters": 1.0}, {"newcomer": 1.0}, {"crossover": 1.0}, {"refine": 1.0}]
+)
 def test_only_the_operators_of_the_problem_are_used(name, operators):
     searched = replace(problem(seed=12), operators=operators)
     search = Search(make_strategy(name, searched), {})
