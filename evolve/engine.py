@@ -127,7 +127,7 @@ def search(
     archive = {each.candidate.id: each for each in scored}
     summaries = _summaries(store)
     snapshot = store.snapshot()
-    if snapshot is not None:
+    if snapshot is not None and not snapshot.finished:
         _restore(strategy, snapshot, archive, store)
     generation = 0 if snapshot is None else snapshot.generation
     finished = snapshot is not None and snapshot.finished

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -65,7 +68,9 @@ class Processes:
 
     def map(self, tasks: Sequence[Task]) -> Results:
         """Evaluate the tasks, several at once."""
-        return list(self._pool.map(_evaluate_in_worker, tasks))
+        with _interrupts_held():
+            results = self._pool.map(_evaluate_in_worker, tasks)
+        return list(results)
 
     def __enter__(self) -> Self:
         return self
@@ -81,14 +86,35 @@ def make_executor(arena: Arena, workers: int) -> Executor:
     return Serial(arena) if workers == 1 else Processes(arena, workers)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for the block, and for ever in processes that start within it.
+
+    It reaches the whole process group, and the main process decides what it means. Workers start
+    with the first tasks, and one that had it before it could ignore it would break the pool.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _worker_arena: Arena | None = None
 
 
 def _start_worker(profiles: Sequence[ModelProfile], level: str) -> None:
     global _worker_arena
-    # Ctrl-C reaches the whole process group; the main process decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker_arena = Arena(profiles, level)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the main process is gone, which may have been killed and can tell nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _evaluate_in_worker(task: Task) -> list[ModelScores | Failure]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -136,6 +136,10 @@ class Node:
             case "number":
                 return "number"
         return _RESULTS[self.operation, tuple(child.type for child in self.children)]
+
+    def with_children(self, children: tuple[Node, ...]) -> Node:
+        """Return this operation with other arguments."""
+        return Node(self.operation, children, self.value, self.name)
 
     def walk(self) -> Iterator[Node]:
         """Yield this node and all below it, parents first, left to right."""
@@ -365,15 +369,20 @@ def name_numbers(nodes: list[Node], taken: Mapping[str, Parameter]) -> tuple[lis
                 count += 1
                 name = f"{natural.name}_{count}"
             assert isinstance(node.value, float)
-            parameter = replace(natural, name=name).with_default(node.value)
+            value = min(natural.high, max(natural.low, node.value))
+            parameter = Parameter(name, value, natural.low, natural.high, natural.scale)
             used[name] = parameter
             parameters.append(parameter)
-            return replace(node, name=name, value=parameter.default)
-        return replace(node, children=tuple(rename(child, ranges) for child in node.children))
+            return Node("number", value=value, name=name)
+        if not node.children:
+            return node
+        return node.with_children(tuple(rename(child, ranges) for child in node.children))
 
     return [rename(node, _number_ranges(node)) for node in nodes], parameters
 
 
 def transform(node: Node, change: Callable[[Node], Node]) -> Node:
     """Rebuild a tree from the leaves up, passing every node through ``change``."""
-    return change(replace(node, children=tuple(transform(child, change) for child in node.children)))
+    if not node.children:
+        return change(node)
+    return change(node.with_children(tuple(transform(child, change) for child in node.children)))

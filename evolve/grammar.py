@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
@@ -263,7 +263,7 @@ def _draw_numbers(node: Node) -> Node:
             children.append(Node("number", value=float(bounds.from_unit(random.random()))))
         else:
             children.append(_draw_numbers(child))
-    return replace(node, children=tuple(children))
+    return node.with_children(tuple(children)) if children else node
 
 
 def mutate_expression(node: Node, words: Vocabulary) -> Node:

@@ -6,8 +6,6 @@ that what evolution leaves behind reads as a person would have written it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from evolve.expressions import Node, signal_range, transform
 from evolve.profiles import LAYER_TYPES
 
@@ -46,11 +44,11 @@ def _simplify_once(node: Node) -> Node:
         case "rank":
             (inner,) = node.children
             if inner.operation in _INCREASING and inner.type == "score":
-                return replace(node, children=inner.children)
+                return node.with_children(inner.children)
         case "share_below":
             weights, score = node.children
             if score.operation in _INCREASING:
-                return replace(node, children=(weights, score.children[0]))
+                return node.with_children((weights, score.children[0]))
         case "total" | "mean" | "largest":
             (inner,) = node.children
             if node.operation != "total" and inner.operation in ("total", "mean", "largest", "fraction"):
@@ -68,7 +66,7 @@ def _simplify_not(node: Node) -> Node:
         assert isinstance(inner.value, tuple)
         others = tuple(each for each in LAYER_TYPES if each not in inner.value)
         if 0 < len(others) < len(inner.value):
-            return replace(inner, value=others)
+            return Node("is_type", value=others)
     return node
 
 
@@ -90,7 +88,7 @@ def _simplify_logical(node: Node) -> Node:
             )
         )
         if kept:
-            return replace(first, value=kept)
+            return Node("is_type", value=kept)
     # Absorption: a or (a and b) is a; a and (a or b) is a.
     opposite = "and" if node.operation == "or" else "or"
     for one, other in ((first, second), (second, first)):
@@ -104,7 +102,7 @@ def _simplify_where(node: Node) -> Node:
     if chosen == otherwise and chosen.type == "score":
         return chosen
     if mask.operation == "not":
-        return replace(node, children=(mask.children[0], otherwise, chosen))
+        return node.with_children((mask.children[0], otherwise, chosen))
     return node
 
 

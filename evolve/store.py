@@ -288,8 +288,7 @@ def create_run(name: str, config: Mapping[str, Any], runs: Path = RUNS) -> RunSt
         )
     aside = runs / f".{name}.{os.getpid()}"
     try:
-        # Left by a kill; in containers, process numbers come again.
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove_leftovers(name, runs)
         aside.mkdir(parents=True)
         write_atomically(aside / "config.json", to_json_text(config))
         aside.rename(path)
@@ -297,6 +296,25 @@ def create_run(name: str, config: Mapping[str, Any], runs: Path = RUNS) -> RunSt
         shutil.rmtree(aside, ignore_errors=True)
         raise RunError(f"cannot be made: {error.strerror or error}", file=path) from error
     return RunStore(path)
+
+
+def _remove_leftovers(name: str, runs: Path) -> None:
+    """Remove what processes left that were killed while they made this run."""
+    for left in runs.glob(f".{name}.*"):
+        number = left.suffix[1:]
+        # In containers, process numbers come again: this process has left nothing so far.
+        if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's, or no process number
+    return True
 
 
 def create_free_run(config: Mapping[str, Any], runs: Path = RUNS) -> RunStore:

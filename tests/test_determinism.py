@@ -65,14 +65,19 @@ def finish(arguments: list[str], folder: Path, **environment: str) -> subprocess
 
 
 @cache
-def never_killed() -> dict[str, bytes]:
-    """What the run gives that nobody disturbs."""
+def undisturbed() -> tuple[dict[str, bytes], float]:
+    """What the run gives that nobody kills, and how many seconds it takes."""
     folder = Path(mkdtemp())
+    start = time.monotonic()
     try:
         finish(new_run("--no-figures"), folder)
-        return outputs(folder)
+        return outputs(folder), time.monotonic() - start
     finally:
         shutil.rmtree(folder)
+
+
+def never_killed() -> dict[str, bytes]:
+    return undisturbed()[0]
 
 
 def in_this_process(folder: Path, *arguments: str) -> None:
@@ -188,20 +193,14 @@ def end(folder: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_random_moments_and_resumed(tmp_path, seed):
-    """Four kills each, spread over start-up, search and report, resumes killed in their turn."""
+    """Five kills each, spread over start-up, search and report, resumes killed in their turn."""
     draw = random.Random(seed)
-    folder = tmp_path / "timed"
-    folder.mkdir()
-    start = time.monotonic()
-    finish(new_run("--no-figures"), folder)
-    duration = time.monotonic() - start
-    shutil.rmtree(folder)
-    folder.mkdir()
+    duration = undisturbed()[1]
     kills = 0
-    while kills < 4:
+    while kills < 5:
         delay = draw.uniform(0, duration)
-        kills += kill_when(folder, lambda seconds, delay=delay: seconds >= delay)
-    end(folder)
+        kills += kill_when(tmp_path, lambda seconds, delay=delay: seconds >= delay)
+    end(tmp_path)
 
 
 def generation(folder: Path) -> int:
@@ -292,10 +291,10 @@ def test_killed_before_every_change_of_the_disk_and_resumed(tmp_path):
         else:
             in_this_process(folder, *TINY, "--name", "k", "--no-figures")
         leftovers = [each for each in folder.rglob(".*") if each.name != ".lock"]
-        # A folder that its run died in while making it is nobody's; it does not disturb.
-        assert all(each.parent == folder / "runs" and each.is_dir() for each in leftovers), leftovers
+        # Of the index, which all runs share, a dead process may leave its own copy.
+        assert {each.name.rstrip("0123456789") for each in leftovers} <= {".README.md."}
         for each in leftovers:
-            shutil.rmtree(each)
+            each.unlink()
         assert_same(folder, expected)
         operation += 1
     assert operation > 20
@@ -397,7 +396,7 @@ def test_interrupted_twice_it_stops_at_once(tmp_path):
         told = process.communicate(timeout=PATIENCE)[1]
     assert time.monotonic() - start < 10
     assert process.returncode == 130
-    assert told == "interrupted\n"
+    assert told.strip() == "interrupted"
     assert generation(killed) == 0
     finish(command("resume", "k", "--no-figures"), killed)
     finish(command(*SLOW_RUN, "--no-figures"), whole)
