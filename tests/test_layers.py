@@ -32,6 +32,7 @@ evolve.candidates
 
 evolve.scoring
 evolve.allocators
+evolve.knapsack
 evolve.optimum
 evolve.statistics
 
