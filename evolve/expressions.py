@@ -137,6 +137,14 @@ class Node:
                 return "number"
         return _RESULTS[self.operation, tuple(child.type for child in self.children)]
 
+    @property
+    def well_typed(self) -> bool:
+        """Whether every operation in this tree takes the types of its arguments."""
+        try:
+            return all(node.type is not None for node in self.walk())
+        except KeyError:
+            return False
+
     def with_children(self, children: tuple[Node, ...]) -> Node:
         """Return this operation with other arguments."""
         return Node(self.operation, children, self.value, self.name)
@@ -379,6 +387,19 @@ def name_numbers(nodes: list[Node], taken: Mapping[str, Parameter]) -> tuple[lis
         return node.with_children(tuple(rename(child, ranges) for child in node.children))
 
     return [rename(node, _number_ranges(node)) for node in nodes], parameters
+
+
+def replace_at(node: Node, place: int, fresh: Node) -> Node:
+    """Return a tree with the node at a place exchanged; places count as `Node.walk` goes."""
+    if place == 0:
+        return fresh
+    children, place = list(node.children), place - 1
+    for index, child in enumerate(children):
+        if place < child.size:
+            children[index] = replace_at(child, place, fresh)
+            return node.with_children(tuple(children))
+        place -= child.size
+    raise IndexError(f"place: expected one within the tree of {node.size} nodes")
 
 
 def transform(node: Node, change: Callable[[Node], Node]) -> Node:

@@ -1,8 +1,7 @@
-"""Random expressions, and the bridge to deap's strongly typed genetic programming.
+"""Random expressions: what a slot may hold, drawn from what a run may read.
 
-deap draws from Python's global generator `random`, and so does this module: `seeded` lends
-that generator out, seeded, and puts its state back afterwards. Typed trees follow Montana
-(1995), "Strongly Typed Genetic Programming".
+deap draws from Python's global generator `random`, and so does all that varies candidates:
+`seeded` lends that generator out, seeded, and puts its state back afterwards.
 """
 
 from __future__ import annotations
@@ -12,17 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
-
-from deap import gp
 
 from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type, number_range, sibling_of
 from evolve.profiles import LAYER_TYPES
 from evolve.signals import PER_LAYER_SIGNALS, level_index
-
-#: Expressions above this size are not made: nobody would read them.
-MAX_SIZE = 25
-
 
 #: How often random expressions use each kind of operation; those not named are reductions over a model.
 _OPERATION_WEIGHTS: Mapping[str, float] = {
@@ -47,28 +39,6 @@ def seeded() -> Iterator[Callable[[int], None]]:
         yield random.seed
     finally:
         random.setstate(state)
-
-
-class _Leaf(gp.Terminal):  # type: ignore[misc]
-    """A leaf of an expression as a deap terminal."""
-
-    __slots__ = ("node",)
-
-    def __init__(self, node: Node) -> None:
-        super().__init__(str(node.value), True, node.type)
-        self.node = node
-
-
-def _leaf_factory(name: str, draw: Callable[[], Node], type_: Type) -> Any:
-    """Make what deap calls an ephemeral constant: a terminal whose value is drawn when it is placed."""
-    factory = gp.MetaEphemeral(name, draw, type_)
-
-    def initialise(self: Any) -> None:
-        self.node = draw()
-        self.value = self.name = str(self.node.value)
-
-    factory.__init__ = initialise
-    return factory
 
 
 @dataclass(frozen=True)
@@ -110,19 +80,6 @@ class Vocabulary:
         """The tables a rule can read directly."""
         return tuple(Node("table", value=name) for name in TABLES if name != "loss" or self.level == "curves")
 
-    @cached_property
-    def primitives(self) -> Any:
-        """The deap primitive set of all operations and leaves."""
-        made = gp.PrimitiveSetTyped("rule", [], "mask")
-        for operation in OPERATIONS:
-            primitive = gp.Primitive(operation.name, list(operation.arguments), operation.result)
-            made.primitives[operation.result].append(primitive)
-        made.terminals["mask"].append(_leaf_factory("types", self.random_types, "mask"))
-        made.terminals["number"].append(_leaf_factory("number", _undrawn_number, "number"))
-        made.terminals["score"] += [_Leaf(node) for node in self.quantities]
-        made.terminals["table"] += [_Leaf(node) for node in self.tables]
-        return made
-
     def random_format(self) -> str:
         """Draw a format."""
         return random.choice(self.formats)
@@ -148,7 +105,7 @@ class Vocabulary:
             return Node("sensitivity", value=self.near_format(str(leaf.value)))
         if leaf.type == "score":
             return random.choice(self.quantities)
-        return random.choice(self.tables) if leaf.type == "table" else _undrawn_number()
+        return random.choice(self.tables) if leaf.type == "table" else undrawn_number()
 
     @staticmethod
     def random_types() -> Node:
@@ -164,7 +121,7 @@ class Vocabulary:
             type_: What it computes.
             depth: Operations that may stand above each other.
         """
-        return _draw_numbers(self._random(type_, depth))
+        return draw_numbers(self._random(type_, depth))
 
     def _random(self, type_: Type, depth: int) -> Node:
         match type_:
@@ -174,7 +131,7 @@ class Vocabulary:
                 return self._random_score(depth)
             case "table":
                 return self._random_table(depth)
-        return _undrawn_number()
+        return undrawn_number()
 
     def _random_mask(self, depth: int) -> Node:
         if depth > 0 and random.random() < 0.2:
@@ -184,7 +141,7 @@ class Vocabulary:
         if random.random() < 0.5:
             return self.random_types()
         quantity = self._random_score(depth - 1)
-        return Node(random.choice(("less", "greater")), (quantity, _undrawn_number()))
+        return Node(random.choice(("less", "greater")), (quantity, undrawn_number()))
 
     def _random_score(self, depth: int) -> Node:
         if depth <= 0 or random.random() < 0.6:
@@ -196,7 +153,7 @@ class Vocabulary:
             return random.choice(self.tables)
         if random.random() < 0.3:
             # Falls or grows exponentially with the table, at a rate of its own.
-            scaled = Node("multiply", (_undrawn_number(), random.choice(self.tables)))
+            scaled = Node("multiply", (undrawn_number(), random.choice(self.tables)))
             signed = Node("negative", (scaled,)) if random.random() < 0.5 else scaled
             return Node("exp", (signed,))
         return self._random_operation("table", depth)
@@ -223,38 +180,12 @@ def vocabulary(formats: tuple[str, ...], level: str, reads: tuple[str, ...] = ()
     return Vocabulary(formats, level, reads)
 
 
-def to_deap(node: Node) -> Any:
-    """Return an expression as a deap ``PrimitiveTree`` (operations in prefix order)."""
-    elements: list[Any] = []
-    for each in node.walk():
-        if each.children:
-            types = [child.type for child in each.children]
-            elements.append(gp.Primitive(each.operation, types, each.type))
-        else:
-            elements.append(_Leaf(each))
-    return gp.PrimitiveTree(elements)
-
-
-def from_deap(tree: Any) -> Node:
-    """Return a deap ``PrimitiveTree`` as an expression: the inverse of `to_deap`."""
-    elements = iter(tree)
-
-    def build() -> Node:
-        element = next(elements)
-        if element.arity == 0:
-            node: Node = element.node
-            return node
-        return Node(element.name, tuple(build() for _ in range(element.arity)))
-
-    return build()
-
-
-def _undrawn_number() -> Node:
+def undrawn_number() -> Node:
     """Stand for a constant whose bounds are known only once its place in a tree is."""
     return Node("number")
 
 
-def _draw_numbers(node: Node) -> Node:
+def draw_numbers(node: Node) -> Node:
     """Draw the constants that were left undrawn, each within the bounds of its place."""
     children = []
     for index, child in enumerate(node.children):
@@ -262,51 +193,5 @@ def _draw_numbers(node: Node) -> Node:
             bounds = number_range(node.operation, sibling_of(node, index))
             children.append(Node("number", value=float(bounds.from_unit(random.random()))))
         else:
-            children.append(_draw_numbers(child))
+            children.append(draw_numbers(child))
     return node.with_children(tuple(children)) if children else node
-
-
-def mutate_expression(node: Node, words: Vocabulary) -> Node:
-    """Vary an expression by one of deap's mutations, keeping its type; call within `seeded`.
-
-    A branch is grown anew, replaced by one of its own branches, put below a new operation, one
-    operation is exchanged for another of the same types, or a leaf for one like it.
-    """
-    tree = to_deap(node)
-
-    def grow(pset: Any, type_: Type) -> Any:  # noqa: ARG001 - deap's signature
-        return to_deap(words.random_expression(type_, 1))
-
-    match random.choice(("leaf", "leaf", "uniform", "uniform", "shrink", "insert", "replace")):
-        case "leaf":
-            places = [place for place, each in enumerate(tree) if each.arity == 0]
-            place = random.choice(places)
-            tree[place] = _Leaf(words.near_leaf(tree[place].node))
-        case "uniform":
-            (tree,) = gp.mutUniform(tree, grow, words.primitives)
-        case "shrink":
-            (tree,) = gp.mutShrink(tree)
-        case "insert":
-            (tree,) = gp.mutInsert(tree, words.primitives)
-        case "replace":
-            (tree,) = gp.mutNodeReplacement(tree, words.primitives)
-    varied = _draw_numbers(from_deap(tree))
-    return varied if varied.size <= MAX_SIZE else node
-
-
-def cross_expressions(first: Node, second: Node) -> Node:
-    """Return the first expression with one of its branches taken from the second; call within `seeded`.
-
-    One-point crossover of typed trees, as deap's ``cxOnePoint`` does it; that one draws the type
-    from a set of texts, whose order differs from one Python process to the next.
-    """
-    tree, donor = to_deap(first), to_deap(second)
-    shared = sorted({each.ret for each in tree} & {each.ret for each in donor})
-    if not shared:
-        return first
-    type_ = random.choice(shared)
-    place = random.choice([index for index, each in enumerate(tree) if each.ret == type_])
-    source = random.choice([index for index, each in enumerate(donor) if each.ret == type_])
-    tree[tree.searchSubtree(place)] = donor[donor.searchSubtree(source)]
-    crossed = _draw_numbers(from_deap(tree))
-    return crossed if crossed.size <= MAX_SIZE else first

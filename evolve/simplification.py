@@ -103,6 +103,11 @@ def _simplify_where(node: Node) -> Node:
         return chosen
     if mask.operation == "not":
         return node.with_children((mask.children[0], otherwise, chosen))
+    # Asked again under the same mask, the answer is known.
+    if chosen.operation == "where" and chosen.children[0] == mask:
+        return node.with_children((mask, chosen.children[1], otherwise))
+    if otherwise.operation == "where" and otherwise.children[0] == mask:
+        return node.with_children((mask, chosen, otherwise.children[2]))
     return node
 
 

@@ -14,9 +14,10 @@ from deap import tools
 
 from evolve.candidates import Candidate
 from evolve.expressions import Node
-from evolve.grammar import Vocabulary, cross_expressions, mutate_expression
+from evolve.grammar import Vocabulary
 from evolve.parameters import Parameter
 from evolve.templates import Genome, Slot, SlotTree, Template, expressions_of, formats_of
+from evolve.typed_trees import cross_expressions, mutate_expression
 
 #: A decision list longer than this is not made: nobody would read it.
 MAX_CLAUSES = 5

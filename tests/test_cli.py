@@ -22,7 +22,6 @@ from evolve.profiles import save_profile
 from evolve.scoring import score
 
 REFERENCE = find_dataset("reference")
-EXPECTED = json.loads((Path(__file__).parent / "data" / "expected.json").read_text(encoding="utf-8"))
 #: As issue 2 has it.
 RESULT = {
     *("heuristic", "dataset", "split", "compression_ratio", "accuracy_retention"),
@@ -148,7 +147,9 @@ def test_the_champion_stands_alone(one):
         check=True,
     )
     formats = [line.split()[-1] for line in done.stdout.splitlines()]
-    choices = [REFERENCE.test[0].format_names.index(each) for each in formats[-REFERENCE.test[0].num_layers :]]
+    choices = [
+        REFERENCE.test[0].format_names.index(each) for each in formats[-REFERENCE.test[0].num_layers :]
+    ]
     (result,) = (each for each in found["results"] if each["split"] == "test")
     model = REFERENCE.test[0]
     fitness = score(choices, model.num_params, model.bits, model.sensitivity).fitness[0]
@@ -177,7 +178,9 @@ def test_a_configuration_file_is_overridden_by_flags(evolve):
         'generations = 5\npopulation = 4\nseed = 7\nstart_from = ["uniform_fp16"]\nplateau = 3\n'
         "[operators]\nstructure = 2\nparameters = 1\n"
     )
-    assert evolve("run", "--config", "my.toml", "--generations", "1", "--no-figures", "--name", "c").status == 0
+    assert (
+        evolve("run", "--config", "my.toml", "--generations", "1", "--no-figures", "--name", "c").status == 0
+    )
     stored = json.loads(Path("runs/c/config.json").read_text())
     expected = {
         "datasets": "reference",
@@ -194,8 +197,22 @@ def test_a_configuration_file_is_overridden_by_flags(evolve):
     assert stored["seeds"] == ["uniform_fp16"]
     assert set(stored["hashes"]) == {"datasets", "heuristics"}
     # The same from the command line is the same run.
-    flags = ("--generations", 1, "--population", 4, "--seed", 7, "--start-from", "uniform_fp16", "--plateau", 3)
-    assert evolve("run", *flags, "--operators", "structure=2,parameters=1", "--no-figures", "--name", "d").status == 0
+    flags = (
+        "--generations",
+        1,
+        "--population",
+        4,
+        "--seed",
+        7,
+        "--start-from",
+        "uniform_fp16",
+        "--plateau",
+        3,
+    )
+    assert (
+        evolve("run", *flags, "--operators", "structure=2,parameters=1", "--no-figures", "--name", "d").status
+        == 0
+    )
     for name in ("journal.jsonl", "snapshot.json"):
         assert Path("runs/d", name).read_bytes() == Path("runs/c", name).read_bytes()
 
@@ -298,7 +315,9 @@ def test_one_file_is_one_model(evolve):
 
 @pytest.mark.parametrize("splits", ["train", "train valid", "train test"])
 def test_a_folder_may_have_only_some_splits(evolve, splits):
-    profiles = {name: getattr(REFERENCE, name) if name in splits else () for name in ("train", "valid", "test")}
+    profiles = {
+        name: getattr(REFERENCE, name) if name in splits else () for name in ("train", "valid", "test")
+    }
     write_dataset(Dataset("some", **profiles), "some")
     found = evolve("run", *QUICK, "--datasets", "some", "--json").json
     assert [each["split"] for each in found["results"]] == splits.split()
@@ -347,7 +366,9 @@ def test_a_new_heuristic_works(evolve, kind):
     assert answer.out.startswith(f"heuristics/mine.{ending}\n")
     assert evolve("heuristics", "check", "mine").out == "mine: good\n"
     assert evolve("heuristics", "check", f"heuristics/mine.{ending}").status == 0
-    found = evolve("run", "--generations", 1, "--population", 2, "--start-from", "mine", "--no-figures", "--json")
+    found = evolve(
+        "run", "--generations", 1, "--population", 2, "--start-from", "mine", "--no-figures", "--json"
+    )
     assert found.json["champion"] is not None
 
 
@@ -365,7 +386,9 @@ def test_check_names_file_and_line(evolve):
 
 def test_datasets_are_generated_shown_and_checked(evolve):
     sizes = ("--train", 2, "--valid", 1, "--test", 0)
-    made = evolve("datasets", "generate", "datasets/mine", *sizes, "--seed", 3, "--families", "resnet", "--json")
+    made = evolve(
+        "datasets", "generate", "datasets/mine", *sizes, "--seed", 3, "--families", "resnet", "--json"
+    )
     assert made.json["folder"] == "datasets/mine"
     assert len(made.json["models"]) == 3
     shown = evolve("datasets", "show", "mine", "--json").json
@@ -449,7 +472,20 @@ def test_a_rule_that_fails_is_named_in_the_run_that_asks_for_it(evolve):
         "from evolve.heuristics import heuristic\n\n@heuristic()\ndef allocate(model, p):\n"
         "    raise RuntimeError('not today')\n"
     )
-    answer = evolve("run", "--generations", 1, "--population", 2, "--start-from", "loud", "--operators", "parameters", "--name", "r", "--no-figures")
+    answer = evolve(
+        "run",
+        "--generations",
+        1,
+        "--population",
+        2,
+        "--start-from",
+        "loud",
+        "--operators",
+        "parameters",
+        "--name",
+        "r",
+        "--no-figures",
+    )
     assert answer.status == 1
     assert answer.err.endswith("error: every candidate failed; the report lists the reasons\n")
     assert "RuntimeError: not today" in Path("reports/r/report.md").read_text()
@@ -502,10 +538,14 @@ DATA = {
     "not JSON": (text("model.json", "{"), "model.json", ["model.json", "JSON"]),
     "not UTF-8": (text("model.json", "\xff\xfe"), "model.json", ["model.json"]),
     "no object": (text("model.json", "[]"), "model.json", ["model.json"]),
-    "NaN": (layer_with("weight_std", float("nan")), "model.json", ["model.json", "NaN"]),
+    "NaN": (layer_with("weight_std", float("nan")), "model.json", ["layer 3", "weight_std", "nan"]),
     "a negative size": (layer_with("num_params", -1), "model.json", ["layer 3", "num_params", "-1"]),
     "a size of zero": (layer_with("num_params", 0), "model.json", ["layer 3", "num_params", "found 0"]),
-    "text for a number": (layer_with("num_params", "many"), "model.json", ["layer 3", "num_params", "'many'"]),
+    "text for a number": (
+        layer_with("num_params", "many"),
+        "model.json",
+        ["layer 3", "num_params", "'many'"],
+    ),
     "a sensitivity of one": (
         layer_with("sensitivity", [1.0] * 5),
         "model.json",
@@ -513,7 +553,11 @@ DATA = {
     ),
     "too few sensitivities": (layer_with("sensitivity", [0.1]), "model.json", ["layer 3", "sensitivity"]),
     "an unknown field": (layer_with("colour", "red"), "model.json", ["layer 3", "colour"]),
-    "a missing field": (profile(lambda data: data["layers"][3].pop("weight_std")), "model.json", ["weight_std"]),
+    "a missing field": (
+        profile(lambda data: data["layers"][3].pop("weight_std")),
+        "model.json",
+        ["weight_std"],
+    ),
     "one index twice": (layer_with("layer_idx", 2), "model.json", ["layer_idx", "2"]),
     "no layers": (profile(lambda data: data.update(layers=[])), "model.json", ["layers"]),
     "no profile": (text("notes.txt", "hello"), "notes.txt", ["not a profile"]),
@@ -567,9 +611,17 @@ RUN = {
     "an option without value": (nothing, ["--seed"], ["--seed"]),
     "no such configuration": (nothing, ["--config", "no.toml"], ["no.toml", "cannot be read"]),
     "a folder as configuration": (lambda: Path("c").mkdir(), ["--config", "c"], ["'c'"]),
-    "no TOML": (text("c.toml", "generations = "), ["--config", "c.toml"], ["c.toml", "not TOML", "line 1"]),
+    "no TOML": (
+        text("c.toml", "generations = "),
+        ["--config", "c.toml"],
+        ["c.toml", "not TOML", "Invalid value"],
+    ),
     "no UTF-8": (text("c.toml", "\xff"), ["--config", "c.toml"], ["c.toml", "cannot be read"]),
-    "unknown key": (text("c.toml", "generation = 5"), ["--config", "c.toml"], ["unknown key", "'generation'"]),
+    "unknown key": (
+        text("c.toml", "generation = 5"),
+        ["--config", "c.toml"],
+        ["unknown key", "'generation'"],
+    ),
     "a text for a number": (text("c.toml", 'seed = "1"'), ["--config", "c.toml"], ["seed", "'1'"]),
     "truth for a number": (text("c.toml", "seed = true"), ["--config", "c.toml"], ["seed", "True"]),
     "a number for a text": (text("c.toml", "datasets = 5"), ["--config", "c.toml"], ["datasets", "5"]),
@@ -615,7 +667,11 @@ OTHERS = {
     "new with a role's name": (nothing, ["heuristics", "new", "baseline"], ["means something else"]),
     "new with a name taken": (nothing, ["heuristics", "new", "hybrid"], ["there is a heuristic hybrid"]),
     "new with a file there": (text("heuristics/m.py", "x"), ["heuristics", "new", "m"], ["exists already"]),
-    "new where no folder can be": (text("heuristics", "x"), ["heuristics", "new", "m"], ["cannot be written"]),
+    "new where no folder can be": (
+        text("heuristics", "x"),
+        ["heuristics", "new", "m"],
+        ["cannot be written"],
+    ),
     "new of an unknown kind": (nothing, ["heuristics", "new", "m", "--kind", "odd"], ["odd"]),
     "show unknown data": (nothing, ["datasets", "show", "no"], ["no such data set"]),
     "show a bad seed": (nothing, ["datasets", "show", "suite:x"], ["bad seed"]),
@@ -767,19 +823,20 @@ def test_a_run_that_was_only_begun_can_be_reported_and_resumed(evolve, finished_
     assert evolve("resume", "one", "--no-figures").status == 0
     for name in ("journal.jsonl", "champion.json"):
         assert Path("runs/one", name).read_bytes() == (finished_folder / "runs/one" / name).read_bytes()
-    assert Path("reports/one/report.md").read_bytes() == (finished_folder / "reports/one/report.md").read_bytes()
+    assert (
+        Path("reports/one/report.md").read_bytes() == (finished_folder / "reports/one/report.md").read_bytes()
+    )
 
 
 def test_models_on_which_nothing_is_worth_anything(evolve):
     """Even the optimum retains nothing a float can hold; shares of nothing are no reason to stop."""
     model = REFERENCE.train[0]
     save_profile(replace(model, sensitivity=model.sensitivity * 0 + 0.9999), "model.json")
-    found = evolve("run", *QUICK, "--datasets", "model.json", "--name", "r", "--json").json
-    assert {each["optimum"] for each in found["results"]} == {0.0}
-    assert {each["optimum_ratio"] for each in found["results"]} == {1.0}
+    rows = evolve("evaluate", "--datasets", "model.json", "--json").json
+    assert {each["optimum"] for each in rows} == {0.0}
+    assert {each["optimum_ratio"] for each in rows} == {1.0}
     assert evolve("evaluate", "--datasets", "model.json").status == 0
     assert evolve("optimum", "--datasets", "model.json").status == 0
-    assert evolve("verify", "r").status == 0
 
 
 # Ways out
@@ -792,9 +849,7 @@ def test_a_fault_of_ours_is_one_message_too(evolve, monkeypatch):
     monkeypatch.setattr(plugins, "load_catalogue", fail)
     answer = evolve("heuristics", "list")
     assert answer.status == 1
-    assert answer.err == (
-        "internal error: ZeroDivisionError: oops. Set EVOLVE_TRACEBACK=1 to see where.\n"
-    )
+    assert answer.err == ("internal error: ZeroDivisionError: oops. Set EVOLVE_TRACEBACK=1 to see where.\n")
     monkeypatch.setenv("EVOLVE_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["evolve", "heuristics", "list"])
     with pytest.raises(ZeroDivisionError):
@@ -829,7 +884,7 @@ def test_a_reader_that_has_gone_is_no_fault(tmp_path):
 def test_progress_is_live_on_a_terminal(evolve, monkeypatch):
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
-    with open(slave, "w", encoding="utf-8") as terminal:
+    with os.fdopen(slave, "w", encoding="utf-8") as terminal:
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setattr(sys, "stderr", terminal)
         answer = evolve("run", *QUICK)

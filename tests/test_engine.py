@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from evolve.configuration import RunConfig
 from evolve.datasets import Dataset, find_dataset, generate_dataset, write_dataset
 from evolve.engine import FINALISTS, Outcome, choose_champion, recorded_outcome, search
 from evolve.errors import InputError, PluginError, ProfileError, RunError
+from evolve.formats import get_formats
 from evolve.plugins import load_catalogue
 from evolve.profiles import save_profile
 from evolve.search import STRATEGIES
@@ -25,6 +27,7 @@ from evolve.store import RunStore, create_run, open_run
 
 REFERENCE = find_dataset("reference")
 SMALL = {"generations": 3, "population": 16}
+RESNETS = {"train": ["resnet"], "valid": ["resnet"], "test": ["resnet"]}
 
 #: For seed 0: evaluations, the champion's id, and a digest of the journal, its scores rounded to nine
 #: digits. A change of these is a change of every search's result. Where that is meant, run
@@ -144,9 +147,7 @@ def test_the_champion_of_a_run_follows_the_rules(tmp_path):
 
 def test_the_test_split_changes_nothing(tmp_path):
     """Two data sets that differ in nothing but test give the same search."""
-    other = generate_dataset(
-        "other", {"train": 0, "valid": 0, "test": 3}, 5, dict.fromkeys(("train", "valid", "test"), ["resnet"])
-    )
+    other = generate_dataset("other", {"train": 0, "valid": 0, "test": 3}, 5, RESNETS)
     results = []
     for name, test in (("a", REFERENCE.test), ("b", other.test), ("c", ())):
         write_dataset(Dataset(name, REFERENCE.train, REFERENCE.valid, test), tmp_path / name)
@@ -358,7 +359,7 @@ def test_generations_are_told_after_they_are_committed(tmp_path):
     outcome = search(setup, store, observe=observe)
     assert tuple(seen) == outcome.generations
     assert [each.generation for each in seen] == [0, 1, 2]
-    assert all(one.best_objective <= other.best_objective for one, other in zip(seen, seen[1:], strict=False))
+    assert all(one.best_objective <= other.best_objective for one, other in pairwise(seen))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -389,12 +390,9 @@ def test_the_seed_decides(tmp_path):
 def test_models_of_several_formats_share_a_search(tmp_path):
     """Only formats that every model has are given; a rule that names others fails, and that is all."""
     widths = {"a": ("INT3", "INT8", "FP16"), "b": ("INT8", "FP16", "FP32")}
-    families = dict.fromkeys(("train", "valid", "test"), ["resnet"])
-    from evolve.formats import get_formats
-
     train = []
     for name, formats in widths.items():
-        made = generate_dataset(name, {"train": 1, "valid": 0, "test": 0}, 1, families, get_formats(formats))
+        made = generate_dataset(name, {"train": 1, "valid": 0, "test": 0}, 1, RESNETS, get_formats(formats))
         train.append(replace(made.train[0], name=name))
     write_dataset(Dataset("mixed", tuple(train), (), ()), tmp_path / "mixed")
     setup = prepare_run(RunConfig(datasets=str(tmp_path / "mixed"), **SMALL))
@@ -413,12 +411,9 @@ def test_models_of_several_formats_share_a_search(tmp_path):
 
 def with_formats(names: tuple[str, ...]) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        from evolve.formats import get_formats
-
-        families = dict.fromkeys(("train", "valid", "test"), ["resnet"])
         sizes = {"train": 1, "valid": 0, "test": 0}
-        one = generate_dataset("a", sizes, 1, families, get_formats(("INT4",))).train[0]
-        two = generate_dataset("b", sizes, 2, families, get_formats(names)).train[0]
+        one = generate_dataset("a", sizes, 1, RESNETS, get_formats(("INT4",))).train[0]
+        two = generate_dataset("b", sizes, 2, RESNETS, get_formats(names)).train[0]
         write_dataset(Dataset("bad", (one,), (replace(two, name="other"),), ()), folder)
 
     return write
@@ -462,7 +457,7 @@ def test_a_run_continues_only_with_the_same_data_and_heuristics(tmp_path, monkey
     plugin.write_text(text.format("FP16"))
     file = next((tmp_path / "data" / "valid").iterdir())
     save_profile(replace(REFERENCE.valid[0], num_params=REFERENCE.valid[0].num_params + 1), file)
-    with pytest.raises(RunError, match="the datasets have changed.*Restore them, or start a new run"):
+    with pytest.raises(RunError, match=r"the datasets have changed.*Restore them, or start a new run"):
         check_unchanged(prepare_run(stored_config(stored)), stored)
 
 
@@ -489,7 +484,7 @@ def test_a_state_that_does_not_fit_is_an_error_that_says_so(tmp_path, strategy, 
     search(setup, store, should_stop=lambda: True)
     snapshot = json.loads((store.path / "snapshot.json").read_text())
     (store.path / "snapshot.json").write_text(json.dumps({**snapshot, "strategy": state}))
-    with pytest.raises(RunError, match="cannot be taken over.*start a new run") as caught:
+    with pytest.raises(RunError, match=r"cannot be taken over.*start a new run") as caught:
         search(setup, store)
     assert caught.value.file == str(store.path / "snapshot.json")
 

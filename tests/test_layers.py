@@ -50,6 +50,7 @@ evolve.plugin_check
 evolve.results
 
 evolve.grammar
+evolve.typed_trees
 evolve.variation
 evolve.search.base
 evolve.search.operators

@@ -300,7 +300,7 @@ def test_a_full_disk_leaves_no_half_made_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.write_text("")])
 def test_what_exists_is_not_replaced(tmp_path, make):
     make(tmp_path / "one")
-    with pytest.raises(RunError, match="exists.*resume one.*another --name"):
+    with pytest.raises(RunError, match=r"exists.*resume one.*another --name"):
         create_run("one", {}, tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["one"]
 
@@ -314,10 +314,10 @@ def test_runs_that_is_no_folder_is_an_error(tmp_path):
 
 
 def test_an_unknown_run_is_an_error_that_names_those_there_are(tmp_path):
-    with pytest.raises(RunError, match="no such run. 'evolve run' makes the first one"):
+    with pytest.raises(RunError, match=r"no such run\. 'evolve run' makes the first one"):
         open_run("one", tmp_path / "runs")
     create_run("two", {}, tmp_path)
-    with pytest.raises(RunError, match="no such run. There are two"):
+    with pytest.raises(RunError, match=r"no such run\. There are two"):
         open_run("one", tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match="no such run"):

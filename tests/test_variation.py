@@ -17,12 +17,13 @@ from evolve.candidates import Candidate
 from evolve.datasets import find_dataset
 from evolve.evaluation import Arena, ModelScores, Task
 from evolve.expressions import Node, required_level
-from evolve.grammar import MAX_SIZE, cross_expressions, mutate_expression, seeded, vocabulary
+from evolve.grammar import seeded, vocabulary
 from evolve.heuristics import linear
 from evolve.plugin_files import general_templates
 from evolve.plugins import load_catalogue
 from evolve.signals import LEVELS
 from evolve.templates import Genome, Slot, Template, expressions_of
+from evolve.typed_trees import MAX_SIZE, cross_expressions, mutate_expression
 from evolve.variation import (
     MAX_CLAUSES,
     cross_parameters,
@@ -187,21 +188,19 @@ def test_a_search_at_a_level_stays_there(level, seed, age):
     """From a rule that reads no more, no operator leads to a rule that does."""
     words = vocabulary(MODEL.format_names, level)
     start = CATALOGUE.get("mixed_fp16_int8").candidate
+    # Those that plugins bring may read what they like in their bodies.
     templates = general_templates()
+    operators = (
+        lambda one, _: mutate_structure(one, templates[one.template], words),
+        lambda one, _: switch_template(one, templates, words),
+        lambda one, other: cross_structure(one, other, templates),
+    )
     with seeded() as reseed:
         reseed(seed)
         candidate = start
         for _ in range(age):
-            made = random.choice(
-                [
-                    lambda: mutate_structure(candidate, templates[candidate.template], words),
-                    lambda: switch_template(candidate, templates, words),
-                    lambda: cross_structure(
-                        candidate, newcomer(templates["ladder"], templates, words)[0], templates
-                    ),
-                ]
-            )
-            candidate = made()[0]
+            other, _ = newcomer(templates["ladder"], templates, words)
+            candidate, _ = random.choice(operators)(candidate, other)
     assert TEMPLATES[candidate.template].level(candidate) <= LEVELS.index(level)
     assert isinstance(evaluated(candidate, level), ModelScores)
 
@@ -247,18 +246,16 @@ def test_scores_of_a_template_are_read_only_where_it_has_computed_them():
 
 def test_the_global_generator_is_lent_and_given_back():
     random.seed("mine")
-    before, numpy_before = random.getstate(), np.random.get_state()[1].tolist()
+    before = random.getstate()
     with seeded() as reseed:
         reseed(3)
         assert random.getstate() != before
         for _ in range(20):
             evolved(5)
     assert random.getstate() == before
-    with pytest.raises(ValueError, match="broken"), seeded() as reseed:
-        reseed(4)
-        raise ValueError("broken")
+    with pytest.raises(TypeError), seeded() as reseed:
+        reseed([])
     assert random.getstate() == before
-    assert np.random.get_state()[1].tolist() == numpy_before
 
 
 def without_names(tree: object) -> object:

@@ -1,0 +1,174 @@
+"""Mutation and crossover of expressions, on deap's strongly typed genetic programming.
+
+Typed trees follow Montana (1995), "Strongly Typed Genetic Programming". Everything here draws from
+Python's global generator; call it within `grammar.seeded`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from deap import gp
+
+from evolve.expressions import OPERATIONS, Node, Type, replace_at
+from evolve.grammar import Vocabulary, draw_numbers, undrawn_number
+
+#: Expressions above this size are not made: nobody would read them.
+MAX_SIZE = 25
+
+
+class _Leaf(gp.Terminal):  # type: ignore[misc]
+    """A leaf of an expression as a deap terminal."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(str(node.value), True, node.type)
+        self.node = node
+
+
+def _leaf_factory(name: str, draw: Callable[[], Node], type_: Type) -> Any:
+    """Make what deap calls an ephemeral constant: a terminal whose value is drawn when it is placed."""
+    factory = gp.MetaEphemeral(name, draw, type_)
+
+    def initialise(self: Any) -> None:
+        self.node = draw()
+        self.value = self.name = str(self.node.value)
+
+    factory.__init__ = initialise
+    return factory
+
+
+@cache
+def _primitives(words: Vocabulary) -> Any:
+    """Return the deap primitive set of all operations and leaves."""
+    made = gp.PrimitiveSetTyped("rule", [], "mask")
+    for operation in OPERATIONS:
+        primitive = gp.Primitive(operation.name, list(operation.arguments), operation.result)
+        made.primitives[operation.result].append(primitive)
+    made.terminals["mask"].append(_leaf_factory("types", words.random_types, "mask"))
+    made.terminals["number"].append(_leaf_factory("number", undrawn_number, "number"))
+    made.terminals["score"] += [_Leaf(node) for node in words.quantities]
+    made.terminals["table"] += [_Leaf(node) for node in words.tables]
+    return made
+
+
+def to_deap(node: Node) -> Any:
+    """Return an expression as a deap ``PrimitiveTree`` (operations in prefix order)."""
+    elements: list[Any] = []
+    for each in node.walk():
+        if each.children:
+            types = [child.type for child in each.children]
+            elements.append(gp.Primitive(each.operation, types, each.type))
+        else:
+            elements.append(_Leaf(each))
+    return gp.PrimitiveTree(elements)
+
+
+def from_deap(tree: Any) -> Node:
+    """Return a deap ``PrimitiveTree`` as an expression: the inverse of `to_deap`."""
+    elements = iter(tree)
+
+    def build() -> Node:
+        element = next(elements)
+        if element.arity == 0:
+            node: Node = element.node
+            return node
+        return Node(element.name, tuple(build() for _ in range(element.arity)))
+
+    return build()
+
+
+#: How often each mutation of an expression is tried.
+_MUTATIONS: Mapping[str, float] = {
+    "leaf": 2.0,
+    "uniform": 2.0,
+    "insert": 1.0,
+    "replace": 1.0,
+    "shrink": 1.0,
+    "hoist": 1.0,
+    "split": 2.0,
+}
+
+
+def mutate_expression(node: Node, words: Vocabulary) -> Node:
+    """Vary an expression, keeping its type; call within `seeded`.
+
+    By one of deap's mutations a branch is grown anew, replaced by one of its own branches, put
+    below a new operation, or one operation is exchanged for another of the same types. Beside
+    these, a leaf is exchanged for one like it, a branch for one of its arguments, or a constant
+    is split in two by a mask.
+    """
+    (move,) = random.choices(list(_MUTATIONS), list(_MUTATIONS.values()))
+    match move:
+        case "split":
+            varied = _split_number(node, words)
+        case "hoist":
+            varied = _hoist(node)
+        case _:
+            varied = _mutate_by_deap(node, move, words)
+    varied = draw_numbers(varied)
+    fits = varied.well_typed and varied.type == node.type and varied.size <= MAX_SIZE
+    return varied if fits else node
+
+
+def _split_number(node: Node, words: Vocabulary) -> Node:
+    """Let a constant be one thing where a mask holds and another, near it, elsewhere."""
+    places = [place for place, each in enumerate(node.walk()) if each.operation == "number"]
+    if not places:
+        return node
+    place = random.choice(places)
+    old = list(node.walk())[place]
+    assert isinstance(old.value, float)
+    near = Node("number", value=float(f"{old.value * 2.0 ** random.uniform(-2.0, 2.0):.3g}"))
+    mask = words.random_expression("mask", 0)
+    return replace_at(node, place, Node("where", (mask, near, old)))
+
+
+def _hoist(node: Node) -> Node:
+    """Replace a branch by one of its arguments."""
+    nodes = list(node.walk())
+    place = random.choice([place for place, each in enumerate(nodes) if each.children] or [0])
+    return replace_at(node, place, random.choice(nodes[place].children or (node,)))
+
+
+def _mutate_by_deap(node: Node, move: str, words: Vocabulary) -> Node:
+    tree = to_deap(node)
+
+    def grow(pset: Any, type_: Type) -> Any:  # noqa: ARG001 - deap's signature
+        return to_deap(words.random_expression(type_, 1))
+
+    match move:
+        case "leaf":
+            place = random.choice([place for place, each in enumerate(tree) if each.arity == 0])
+            tree[place] = _Leaf(words.near_leaf(tree[place].node))
+        case "uniform":
+            (tree,) = gp.mutUniform(tree, grow, _primitives(words))
+        case "shrink":
+            (tree,) = gp.mutShrink(tree)
+        case "insert":
+            (tree,) = gp.mutInsert(tree, _primitives(words))
+        case "replace":
+            (tree,) = gp.mutNodeReplacement(tree, _primitives(words))
+    return from_deap(tree)
+
+
+def cross_expressions(first: Node, second: Node) -> Node:
+    """Return the first expression with one of its branches taken from the second; call within `seeded`.
+
+    One-point crossover of typed trees, as deap's ``cxOnePoint`` does it; that one draws the type
+    from a set of texts, whose order differs from one Python process to the next.
+    """
+    tree, donor = to_deap(first), to_deap(second)
+    shared = sorted({each.ret for each in tree} & {each.ret for each in donor})
+    if not shared:
+        return first
+    type_ = random.choice(shared)
+    place = random.choice([index for index, each in enumerate(tree) if each.ret == type_])
+    source = random.choice([index for index, each in enumerate(donor) if each.ret == type_])
+    tree[tree.searchSubtree(place)] = donor[donor.searchSubtree(source)]
+    crossed = draw_numbers(from_deap(tree))
+    return crossed if crossed.size <= MAX_SIZE else first
