@@ -100,7 +100,7 @@ def _mutate_clauses(clauses: Clauses, formats: list[str], words: Vocabulary) -> 
     listed = list(clauses)
     moves = ["add"] * 3 if len(listed) < MAX_CLAUSES else []
     if listed:
-        moves += ["drop", "format", "format", "mask", "mask"]
+        moves += ["drop", "format", "format", "mask", "mask", "mask", "mask"]
     if len(listed) > 1:
         moves.append("swap")
     move = random.choice(moves)

@@ -244,6 +244,57 @@ def test_scores_of_a_template_are_read_only_where_it_has_computed_them():
     assert set().union(*drawn.values()) == set()
 
 
+def test_a_score_of_a_template_does_not_stray_by_crossover():
+    """The price of a second pass may read what the first has spent; nothing else may."""
+    template = TEMPLATES["two_pass"]
+    slot = next(each for each in template.slots if each.reads)
+    contents = {each.name: "model.param_fraction" for each in template.slots}
+    first = Candidate("two_pass", tuple({**contents, "loss": "model.loss"}.items()))
+    second = replace(first, slots=tuple({**dict(first.slots), slot.name: " * ".join(slot.reads)}.items()))
+    taken = 0
+    with seeded() as reseed:
+        for seed in range(150):
+            reseed(seed)
+            made, _ = cross_structure(first, second, TEMPLATES)
+            check_sound(made)
+            taken += any(name in dict(made.slots)[slot.name] for name in slot.reads)
+    assert taken > 3
+
+
+def test_no_expression_grows_beyond_what_one_can_read():
+    sizes = set()
+    with seeded() as reseed:
+        for seed in range(40):
+            reseed(seed)
+            node = WORDS.random_expression("score", 3)
+            for _ in range(40):
+                node = mutate_expression(node, WORDS)
+                node = cross_expressions(node, node)
+                sizes.add(node.size)
+    assert max(sizes) <= MAX_SIZE
+    assert MAX_SIZE - 2 in sizes
+
+
+def test_no_decision_list_grows_beyond_what_one_can_read():
+    clauses = tuple(
+        (f'model.is_type("{name}")', "FP16") for name in ("Conv", "Linear", "Attention", "Embedding")
+    )
+    longest = (*clauses, ('model.is_type("Classifier")', "FP32"))
+    assert len(longest) == MAX_CLAUSES
+    candidate = Candidate("ladder", (("clauses", longest), ("otherwise", "INT8")))
+    lengths = set()
+    with seeded() as reseed:
+        for seed in range(100):
+            reseed(seed)
+            for made, _ in (
+                mutate_structure(candidate, TEMPLATES["ladder"], WORDS),
+                cross_structure(candidate, candidate, TEMPLATES),
+            ):
+                lengths.add(len(dict(made.slots)["clauses"]))
+    assert max(lengths) == MAX_CLAUSES
+    assert MAX_CLAUSES - 1 in lengths
+
+
 def test_the_global_generator_is_lent_and_given_back():
     random.seed("mine")
     before = random.getstate()

@@ -95,9 +95,8 @@ class Genetic:
     def welcome(self, immigrants: Sequence[Scored]) -> None:
         """Let the best of elites and immigrants be the elites."""
         pool = {each.candidate.id: each for each in (*self._elites, *immigrants)}
-        # A failure is nobody's parent as long as anything works, however few of its template do.
-        working = [each for each in pool.values() if each.evaluation.status == "ok"]
         ranked = sorted(pool.values(), key=rank_key, reverse=True)
+        # A failure is nobody's parent as long as anything works, however few of its template do.
         working = [each for each in ranked if each.evaluation.status == "ok"]
         self._elites = self._survivors(working or ranked)
 
