@@ -49,15 +49,17 @@ class Vocabulary:
         formats: The K formats of the models, by increasing bits.
         level: The information level; nothing above it is ever drawn.
         reads: Scores of the template that the slot at hand may read.
+        types: Layer types that masks may ask for: those of the models at hand.
     """
 
     formats: tuple[str, ...]
     level: str = "curves"
     reads: tuple[str, ...] = ()
+    types: tuple[str, ...] = LAYER_TYPES
 
     def reading(self, reads: tuple[str, ...]) -> Vocabulary:
         """Return the vocabulary of a slot that may read these scores of its template."""
-        return vocabulary(self.formats, self.level, reads)
+        return vocabulary(self.formats, self.level, reads, self.types)
 
     @cached_property
     def signals(self) -> tuple[str, ...]:
@@ -97,7 +99,7 @@ class Vocabulary:
         """Draw a leaf like the one given: one layer type more or less, another quantity, the next format."""
         if leaf.operation == "is_type":
             assert isinstance(leaf.value, tuple)
-            toggled = set(leaf.value) ^ {random.choice(LAYER_TYPES)}
+            toggled = set(leaf.value) ^ {random.choice(self.types)}
             if not toggled:
                 return self.random_types()
             return Node("is_type", value=tuple(sorted(toggled, key=LAYER_TYPES.index)))
@@ -107,11 +109,10 @@ class Vocabulary:
             return random.choice(self.quantities)
         return random.choice(self.tables) if leaf.type == "table" else undrawn_number()
 
-    @staticmethod
-    def random_types() -> Node:
+    def random_types(self) -> Node:
         """Draw a test of one or two layer types."""
         count = 1 if random.random() < 0.8 else 2
-        chosen = random.sample(LAYER_TYPES, count)
+        chosen = random.sample(self.types, min(count, len(self.types)))
         return Node("is_type", value=tuple(sorted(chosen, key=LAYER_TYPES.index)))
 
     def random_expression(self, type_: Type, depth: int = 2) -> Node:
@@ -175,9 +176,14 @@ def _kind_of(operation: Operation) -> str:
 
 
 @cache
-def vocabulary(formats: tuple[str, ...], level: str, reads: tuple[str, ...] = ()) -> Vocabulary:
-    """Return the vocabulary for these formats, level and scores, always the same object."""
-    return Vocabulary(formats, level, reads)
+def vocabulary(
+    formats: tuple[str, ...],
+    level: str,
+    reads: tuple[str, ...] = (),
+    types: tuple[str, ...] = LAYER_TYPES,
+) -> Vocabulary:
+    """Return the vocabulary for these formats, level, scores and types, always the same object."""
+    return Vocabulary(formats, level, reads, types)
 
 
 def undrawn_number() -> Node:

@@ -18,6 +18,7 @@ from evolve.evaluation import Arena, SearchArena
 from evolve.grammar import vocabulary
 from evolve.plugin_files import general_templates
 from evolve.plugins import Catalogue, load_catalogue
+from evolve.profiles import LAYER_TYPES
 from evolve.search.base import OPERATORS, Problem
 from evolve.templates import Template
 
@@ -86,10 +87,12 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
     if not everywhere:
         raise ProfileError("the models have no format in common", file=config.datasets, field="formats")
     templates = _templates_in_use(catalogue, list(seeds.values()))
+    present = {name for each in dataset.train for name in each.layer_type}
+    types = tuple(name for name in LAYER_TYPES if name in present)
     problem = Problem(
         tuple(seeds.values()),
         templates,
-        vocabulary(tuple(everywhere), config.signals),
+        vocabulary(tuple(everywhere), config.signals, types=types),
         config.population,
         config.seed,
         partial(fingerprints, templates=templates, probe=Arena(dataset.train[:_PROBES], config.signals)),
