@@ -222,7 +222,7 @@ BROKEN = {
     "instance_unknown_template.py.j2": (
         changed(INSTANCE, '"ladder"', '"lader"'),
         3,
-        "unknown template; expected one of budget_fill, cheapest, ladder, narrowest, two_pass, weighted, found 'lader'",
+        f"unknown template; expected one of {', '.join(general_templates())}, found 'lader'",
     ),
     "instance_template_list.py.j2": (changed(INSTANCE, '"ladder"', "[1]"), 3, "unknown template"),
     "instance_and_body.py.j2": (INSTANCE + CODE.split("#}\n")[1], 3, "has both a template and a body"),

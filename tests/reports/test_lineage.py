@@ -143,9 +143,17 @@ def test_every_step_has_its_heading(run):
 
 
 def test_crossovers_of_a_real_run_have_two_parents(tmp_path):
-    found = make_run(
-        tmp_path, population=24, generations=6, operators={"structure": 1, "crossover": 2}, seed=3
-    )
-    crossed = [step for step in found.contents.lineage if step.operator == "crossover"]
+    # Whether a champion descends from a crossover is luck: that of the first such seed.
+    for seed in range(20):
+        found = make_run(
+            tmp_path / str(seed),
+            population=24,
+            generations=6,
+            operators={"structure": 1, "crossover": 2},
+            seed=seed,
+        )
+        crossed = [step for step in found.contents.lineage if step.operator == "crossover"]
+        if crossed:
+            break
     assert crossed
     assert all(1 <= len(step.parents) <= 2 for step in crossed)

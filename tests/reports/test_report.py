@@ -31,6 +31,7 @@ HEADINGS = [
     "The rule",
     "Precision map",
     "Fitness and compression",
+    "Verdicts",
     "Failures",
     "How to reproduce it",
 ]

@@ -125,7 +125,7 @@ def test_the_front_of_nsga2_is_not_dominated_by_anything_it_found(tmp_path):
     front = pareto_front(outcome.scored, templates)
     assert strategy.front() == [each.candidate.id for each in front]
     points = [objectives_of(each, templates) for each in front]
-    assert len(set(points)) == len(points) > 2
+    assert len(set(points)) == len(points) > 1
     everything = [objectives_of(each, templates) for each in outcome.scored]
     assert not [one for one in points for other in everything if dominates(other, one)]
     assert all(any(one == other or dominates(one, other) for one in points) for other in everything)
