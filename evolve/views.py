@@ -70,8 +70,14 @@ class ModelView:
             )
         self._require(signal.level, name)
         values = _frozen(np.concatenate([self._read(profile, name) for profile in self._profiles]))
-        setattr(self, name, values)
+        self.__dict__[name] = values
         return values
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # One view serves every rule of a run: none may change what the others see.
+        if "_cache" in self.__dict__:
+            raise RuleError(f"a rule may not set model.{name}")
+        super().__setattr__(name, value)
 
     @staticmethod
     def _read(profile: ModelProfile, name: str) -> FloatArray:

@@ -14,6 +14,7 @@ from evolve.errors import InputError, RuleError, SignalError
 from evolve.formats import get_formats
 from evolve.profiles import LAYER_TYPES, ModelProfile
 from evolve.signals import LEVELS, PER_LAYER_SIGNALS
+from evolve.synthetic import generate
 from evolve.views import ModelView
 
 PER_LAYER = tuple(PER_LAYER_SIGNALS)
@@ -270,3 +271,10 @@ def test_models_of_different_formats_do_not_share_a_view():
     other = small(formats=get_formats(["INT2", "INT4", "FP16", "FP32"]))
     with pytest.raises(ValueError, match="same formats"):
         ModelView([small(), other])
+
+
+def test_a_rule_cannot_change_what_others_see():
+    view = ModelView(generate(1, seed=1))
+    for name in ("weight_std", "formats", "anything"):
+        with pytest.raises(RuleError, match=f"may not set model.{name}"):
+            setattr(view, name, 0.0)

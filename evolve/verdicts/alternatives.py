@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolve.allocators import greedy, lagrangian_path, uniform
-from evolve.evaluation import Arena, Failure, Task
+from evolve.evaluation import Arena, Failure, Task, optimum_share
 from evolve.optimum import minimise_cost
 from evolve.profiles import ModelProfile
 from evolve.scoring import score
@@ -145,7 +145,7 @@ def _allocated(split: Split, allocate: Callable[[ModelProfile], NDArray[np.uint8
         score(allocate(each), each.num_params, each.bits, each.sensitivity).fitness[0]
         for each in split.profiles
     ]
-    return np.array(fitness) / split.arena.optimum_fitness
+    return optimum_share(np.array(fitness), split.arena.optimum_fitness)
 
 
 def best_price(train: Split) -> float:
@@ -158,7 +158,7 @@ def _at_prices(split: Split, prices: FloatArray) -> FloatArray:
     arena = Arena(split.profiles)
     results = arena.evaluate(Task(_LAGRANGIAN_RULE, "", ("price",), prices[:, None]))
     fitness = [each.fitness for each in results if not isinstance(each, Failure)]
-    return np.array(fitness) / split.arena.optimum_fitness
+    return optimum_share(np.array(fitness), split.arena.optimum_fitness)
 
 
 def _gradient_tables(profile: ModelProfile) -> tuple[FloatArray, FloatArray]:
@@ -194,7 +194,7 @@ def best_budget(profiles: Sequence[ModelProfile], optima: FloatArray) -> float:
         distinct, place = np.unique(np.maximum(vertices, 0), return_inverse=True)
         choices = np.array([path.vertex(int(each)) for each in distinct], dtype=np.uint8)
         row[:] = score(choices, profile.num_params, profile.bits, profile.sensitivity).fitness[place]
-    return float(_BUDGETS[_best((found / optima[:, None]).mean(axis=0))])
+    return float(_BUDGETS[_best((optimum_share(found, optima[:, None])).mean(axis=0))])
 
 
 def _best(means: FloatArray) -> int:

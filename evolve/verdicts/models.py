@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from evolve.batches import make_batch
 from evolve.candidates import Candidate
 from evolve.datasets import SPLITS, Dataset
-from evolve.evaluation import Arena, Failure, SearchArena
+from evolve.evaluation import Arena, Failure, SearchArena, optimum_share
 from evolve.profiles import ModelProfile
 from evolve.scoring import prepare
 from evolve.templates import Template
@@ -48,7 +48,7 @@ def splits_of(dataset: Dataset, level: str) -> tuple[Split, ...]:
 
 def shares(candidates: Sequence[Candidate], templates: Mapping[str, Template], arena: Arena) -> FloatArray:
     """Return the share of each model's optimum that each candidate reaches, (C, M); NaN where it fails."""
-    return _measure(candidates, templates, arena, "fitness") / arena.optimum_fitness
+    return optimum_share(_measure(candidates, templates, arena, "fitness"), arena.optimum_fitness)
 
 
 def retentions(
