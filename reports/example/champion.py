@@ -168,10 +168,11 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(formats))
         return 0
-    print("layer  type        format")
+    lines = ["layer  type        format"]
     for at, (layer, name) in enumerate(zip(profile["layers"], formats)):
         index, kind = str(layer.get("layer_idx", at)), str(layer.get("layer_type"))
-        print(f"{index:>5}  {kind:<12}{name}")
+        lines.append(f"{index:>5}  {kind:<12}{name}")
+    sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 
