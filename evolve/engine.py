@@ -134,7 +134,7 @@ def search(
     with make_executor(setup.arena, workers) as executor:
         while not finished:
             asked = strategy.ask()
-            offspring = _within_limit(asked, archive, setup.config.evaluations)
+            offspring = within_limit(asked, archive, setup.config.evaluations)
             fresh = list(
                 {each.candidate.id: each for each in offspring if each.candidate.id not in archive}.values()
             )
@@ -199,7 +199,7 @@ def _restore(strategy: Strategy, snapshot: Snapshot, archive: Mapping[str, Score
         ) from error
 
 
-def _within_limit(
+def within_limit(
     offspring: Sequence[Offspring], archive: Mapping[str, Scored], limit: int | None
 ) -> Sequence[Offspring]:
     """Return as many of the offspring, from the first on, as can be evaluated within the limit."""

@@ -896,3 +896,13 @@ def test_progress_is_live_on_a_terminal(evolve, monkeypatch):
     for word in ("best", "median", "evaluations/s"):
         assert word in shown
     assert "generation 2/2  best" not in shown
+
+
+def test_a_run_with_a_limit_of_evaluations_keeps_to_it_and_verifies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "evolve"]
+    flags = ["--evaluations", "30", "--no-figures", "--name", "k", "--json"]
+    made = subprocess.run([*command, "run", *flags], capture_output=True, text=True, check=True)
+    assert json.loads(made.stdout)["evaluations"] == 30
+    checked = subprocess.run([*command, "verify", "k"], capture_output=True, text=True, check=True)
+    assert checked.stdout == "k: every number holds\n"

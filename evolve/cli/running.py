@@ -22,6 +22,7 @@ _CONTROL = click.option(
 @click.command()
 @click.option("--generations", type=int, help="Generations, the first included.  [default: 6]")
 @click.option("--population", type=int, help="Candidates a generation.  [default: 24]")
+@click.option("--evaluations", type=int, help="Stop after so many evaluations.  [default: no limit]")
 @click.option("--seed", type=int, help="Seed of all randomness.  [default: 0]")
 @click.option("--datasets", help="Data set: a name, a folder or one profile.  [default: reference]")
 @click.option(

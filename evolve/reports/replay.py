@@ -9,7 +9,7 @@ from typing import Any
 
 from evolve.batches import evaluate_candidates
 from evolve.candidates import Evaluation, Offspring, Scored
-from evolve.engine import GenerationSummary, Outcome, choose_champion
+from evolve.engine import GenerationSummary, Outcome, choose_champion, within_limit
 from evolve.errors import EvolveError
 from evolve.executors import make_executor
 from evolve.search import make_strategy
@@ -69,6 +69,7 @@ class _Replay:
         self._records = store.records()
         self._strategy = make_strategy(setup.config.strategy, setup.problem)
         self._in_step = True
+        self._cut = False
         self.generations: list[_Generation] = []
         self.scored: list[Scored] = []
         self.known: dict[str, Scored] = {}
@@ -123,8 +124,13 @@ class _Replay:
         yield from _differences(f"{self._journal}, line {line}", summary, expected)
         self._tell(offspring)
 
-    def _ask(self) -> list[Offspring] | None:
-        return self._strategy.ask() if self._in_step else None
+    def _ask(self) -> Sequence[Offspring] | None:
+        if not self._in_step:
+            return None
+        asked = self._strategy.ask()
+        offspring = within_limit(asked, self.known, self._setup.config.evaluations)
+        self._cut = len(offspring) < len(asked)
+        return offspring
 
     def _compare_offspring(
         self,
@@ -175,7 +181,7 @@ class _Replay:
         )
 
     def _tell(self, offspring: Sequence[Offspring] | None) -> None:
-        if offspring is not None and self._in_step:
+        if offspring is not None and self._in_step and not self._cut:
             self._strategy.tell([self.known[each.candidate.id] for each in offspring])
 
     def check_snapshot(self, snapshot: Snapshot | None) -> Iterator[str]:
