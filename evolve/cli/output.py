@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -38,3 +38,21 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return str(value)
+
+
+#: What a table shows of a result after whose it is: the heading by the name in JSON.
+_RESULT_COLUMNS = {
+    "split": "split",
+    "compression_ratio": "compression",
+    "accuracy_retention": "retention",
+    "avg_bits": "bits",
+    "fitness": "fitness",
+    "optimum": "optimum",
+    "optimum_ratio": "share",
+}
+
+
+def print_results(title: str, whose: Mapping[str, str], results: Iterable[Mapping[str, Any]]) -> None:
+    """Print results, as JSON objects, in a table; ``whose`` has the headings that come first."""
+    columns = {**whose, **_RESULT_COLUMNS}
+    print_table(title, list(columns.values()), ([each[name] for name in columns] for each in results))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from evolve.cli.output import print_json, print_table
+from evolve.cli.output import print_json, print_results
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 _WORKERS = click.option(
@@ -188,23 +188,7 @@ def _search_and_report(
             }
         )
     else:
-        print_table(
-            "",
-            ["champion on", "split", "compression", "retention", "bits", "fitness", "optimum", "share"],
-            [
-                (
-                    each.dataset,
-                    each.split,
-                    each.compression_ratio,
-                    each.accuracy_retention,
-                    each.avg_bits,
-                    each.fitness,
-                    each.optimum,
-                    each.optimum_ratio,
-                )
-                for each in results
-            ],
-        )
+        print_results("", {"dataset": "champion on"}, [each.to_json() for each in results])
         click.echo(f"report: {folder / 'report.md'}\nrule:   {folder / 'champion.py'}")
     if champion is None:
         click.echo("error: every candidate failed; the report lists the reasons", err=True)

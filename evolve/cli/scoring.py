@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from evolve.cli.output import print_json, print_table
+from evolve.cli.output import print_json, print_results, print_table
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 _DATASETS = click.option(
@@ -37,24 +37,8 @@ def evaluate(names: tuple[str, ...], datasets: str | None, signals: str, as_json
     if as_json:
         print_json([each.to_json() for each in results])
         return
-    print_table(
-        f"Data set {dataset.name}",
-        ["heuristic", "model", "split", "compression", "retention", "bits", "fitness", "optimum", "share"],
-        [
-            (
-                each.heuristic,
-                each.dataset,
-                each.split,
-                each.compression_ratio,
-                each.accuracy_retention,
-                each.avg_bits,
-                each.fitness,
-                each.optimum,
-                each.optimum_ratio,
-            )
-            for each in results
-        ],
-    )
+    whose = {"heuristic": "heuristic", "dataset": "model"}
+    print_results(f"Data set {dataset.name}", whose, [each.to_json() for each in results])
     for heuristic, failure in {each.heuristic: each.failure for each in results if each.failure}.items():
         click.echo(f"{heuristic} failed: {failure}", err=True)
 
