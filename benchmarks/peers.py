@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from pages import write_between
 from peer_comparison import each_model, same_numbers
 from peer_comparison.outcomes import Outcome
 from peer_comparison.tables import (
@@ -32,7 +32,6 @@ from peer_comparison.tables import (
 )
 from peer_comparison.tools import TOOLS, versions
 
-MARKERS = ("<!-- peers: begin -->", "<!-- peers: end -->")
 Job = Callable[[], Outcome]
 
 
@@ -148,11 +147,7 @@ def main() -> None:
     text = markdown(results)
     print(json.dumps(results, indent=2) if arguments.json else text)
     if arguments.write:
-        begin, end = MARKERS
-        page = arguments.write.read_text(encoding="utf-8")
-        pattern = re.compile(re.escape(begin) + ".*" + re.escape(end), re.DOTALL)
-        replaced = pattern.sub(lambda _: f"{begin}\n{text}\n{end}", page)
-        arguments.write.write_text(replaced, encoding="utf-8")
+        write_between(arguments.write, "peers", text)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ with the same number of candidates. ``--write`` puts the table between the marke
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import tempfile
 from pathlib import Path
+
+from pages import write_between
 
 from evolve.configuration import RunConfig
 from evolve.engine import search
@@ -25,7 +26,6 @@ SETTINGS = {
     "parameter mutation only": {"operators": {"parameters": 1.0}},
     "random search": {"strategy": "random"},
 }
-MARKERS = ("<!-- published problem: begin -->", "<!-- published problem: end -->")
 
 
 def shares_of_optimum(seed: int, settings: dict[str, object], folder: Path) -> tuple[dict[str, float], int]:
@@ -70,11 +70,7 @@ def main() -> None:
     text = table(arguments.seeds)
     print(text)
     if arguments.write:
-        begin, end = MARKERS
-        page = arguments.write.read_text(encoding="utf-8")
-        pattern = re.compile(re.escape(begin) + ".*" + re.escape(end), re.DOTALL)
-        replaced = pattern.sub(lambda _: f"{begin}\n{text}\n{end}", page)
-        arguments.write.write_text(replaced, encoding="utf-8")
+        write_between(arguments.write, "published problem", text)
 
 
 if __name__ == "__main__":
