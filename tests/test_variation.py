@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evolve.candidates import Candidate
@@ -319,8 +319,11 @@ def without_names(tree: object) -> object:
 
 
 def slot_trees(candidate: Candidate) -> dict[str, object]:
-    genome = TEMPLATES[candidate.template].read(candidate)
-    return {name: without_names(tree) for name, tree in genome.slots}
+    template = TEMPLATES[candidate.template]
+    # New values can let constants fold that did not before: every structural operator writes the
+    # whole candidate in canonical form, so that is what is compared.
+    canonical = template.write(template.read(candidate))
+    return {name: without_names(tree) for name, tree in template.read(canonical).slots}
 
 
 @settings(max_examples=150)
@@ -384,6 +387,7 @@ def test_the_words_for_a_structural_mutation_say_what_changed(seed, age):
 
 @settings(max_examples=150)
 @given(RANDOM, st.integers(0, 6))
+@example(seed=1074, age=4)
 def test_the_words_for_a_crossover_say_what_changed(seed, age):
     with seeded() as reseed:
         reseed(seed)
