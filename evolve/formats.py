@@ -95,10 +95,16 @@ def get_formats(names: Iterable[str]) -> tuple[PrecisionFormat, ...]:
     return tuple(get_format(name) for name in names)
 
 
+# Nominal bits: an integer format's scales, one a channel, are not counted; those of the blocks of MXFP4, NF4
+# and NVFP4 are. `evolve.quantizers` knows many variants more and counts exactly for a shape; a profile
+# describes such a format in place.
 for _format in (
     PrecisionFormat("INT2", 2, "integer"),
     PrecisionFormat("INT3", 3, "integer"),
     PrecisionFormat("INT4", 4, "integer"),
+    PrecisionFormat("MXFP4", 4.25, "float"),
+    PrecisionFormat("NF4", 4.25, "codebook"),
+    PrecisionFormat("NVFP4", 4.5, "float"),
     PrecisionFormat("INT5", 5, "integer"),
     PrecisionFormat("INT6", 6, "integer"),
     PrecisionFormat("INT8", 8, "integer"),

@@ -81,3 +81,9 @@ def test_bad_formats_name_the_field(name, bits, kind, field):
         PrecisionFormat(name, bits, kind)
     assert caught.value.field == field
     assert "expected" in str(caught.value)
+
+
+def test_formats_of_fixed_blocks_count_their_scales():
+    blocks = get_formats(("NF4", "MXFP4", "NVFP4"))
+    assert [each.bits for each in blocks] == [4 + 16 / 64, 4 + 8 / 32, 4 + 8 / 16]
+    assert [each.kind for each in blocks] == ["codebook", "float", "float"]
