@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,26 @@ class Setting:
 
     name: str
     overrides: Mapping[str, Any]
+
+
+#: What flags can name several values of, as keys of a configuration.
+AXES = ("strategy", "signals", "operators", "start_from")
+
+
+def cross(axes: Mapping[str, Sequence[str]]) -> tuple[Setting, ...]:
+    """Return a setting for each combination of values, named by the values that differ.
+
+    Args:
+        axes: Values by key of the configuration, some of `AXES` in that order; none is empty.
+    """
+    differing = [key for key, values in axes.items() if len(values) > 1] or list(axes)[:1]
+    settings = []
+    for values in product(*axes.values()):
+        overrides = dict(zip(axes, values, strict=True))
+        # islands:hillclimb and default,mine=4 are no names of folders.
+        label = "-".join(re.sub(r"[:,=]+", "-", overrides[key]) for key in differing)
+        settings.append(Setting(label, overrides))
+    return tuple(settings)
 
 
 @dataclass(frozen=True)

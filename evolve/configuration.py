@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from evolve.errors import InputError
-from evolve.search import check_strategy
 from evolve.search.base import OPERATORS
 from evolve.signals import level_index
+
+#: Stands for all built-in operators, each with its usual weight.
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides what a run finds.
+
+    Whether there are such data sets, heuristics, operators and strategies shows only when they are
+    looked up, by `evolve.setup.prepare_run`.
 
     Attributes:
         datasets: Name or path of the data set.
@@ -25,7 +30,7 @@ class RunConfig:
         seed: Seed of all randomness.
         signals: Information level.
         strategy: Name of the search strategy.
-        operators: Weight of each variation operator.
+        operators: Weight of each variation operator, built in or from a plugin.
         start_from: Roles or names of the seed heuristics.
         plateau: Stop after so many generations without a better train score; None never stops early.
         evaluations: Stop after exactly so many evaluations, if the generations have not ended before;
@@ -58,13 +63,6 @@ class RunConfig:
                 "bad configuration", field="operators", expected="weights by operator", found=self.operators
             )
         for name, weight in self.operators.items():
-            if name not in OPERATORS:
-                raise InputError(
-                    "unknown operator",
-                    field="operators",
-                    expected=f"one of {', '.join(OPERATORS)}",
-                    found=name,
-                )
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e9:
                 raise InputError(
                     "bad weight", field=f"operators.{name}", expected="a number, at least 0", found=weight
@@ -74,7 +72,6 @@ class RunConfig:
         if not self.start_from:
             raise InputError("no seed heuristics", field="start_from", expected="roles or names", found=())
         level_index(self.signals)
-        check_strategy(self.strategy)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON."""
@@ -97,6 +94,8 @@ class RunConfig:
                     found=key,
                 )
         values = dict(data)
+        if isinstance(values.get("operators"), str):
+            values["operators"] = parse_operators(values["operators"])
         if "start_from" in values:
             start_from = values["start_from"]
             words = start_from.split(",") if isinstance(start_from, str) else start_from
@@ -126,14 +125,20 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def parse_operators(text: str) -> dict[str, float]:
-    """Read weights as people write them: ``parameters,structure=8``; a name alone has its usual weight.
+    """Read weights as people write them: ``parameters,structure=8`` or ``default,mine=4``.
+
+    A name alone has its usual weight, that of a plugin 1; ``default`` stands for all built-in
+    operators with their usual weights.
 
     Raises:
         InputError: A weight is no number.
     """
-    weights = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
         name, given, weight = part.strip().partition("=")
+        if part.strip() == DEFAULT:
+            weights |= OPERATORS
+            continue
         try:
             weights[name] = float(weight) if given else OPERATORS.get(name, 1.0)
         except ValueError:

@@ -11,7 +11,6 @@ from evolve.candidates import Offspring, Scored
 from evolve.configuration import RunConfig
 from evolve.errors import RunError
 from evolve.executors import make_executor
-from evolve.search import make_strategy
 from evolve.search.base import Strategy, rank_key
 from evolve.setup import Setup
 from evolve.store import RunStore, Snapshot, scored_to_json
@@ -122,7 +121,7 @@ def search(
         observe: Called after each committed generation.
         should_stop: Asked after each generation; True ends the search so that it can be resumed.
     """
-    strategy = make_strategy(setup.config.strategy, setup.problem)
+    strategy = setup.new_strategy()
     scored = store.scored()
     archive = {each.candidate.id: each for each in scored}
     summaries = _summaries(store)

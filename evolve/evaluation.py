@@ -44,6 +44,12 @@ _MOST_SAID = 500
 _compiled = lru_cache(maxsize=4096)(compile_rule)
 
 
+@lru_cache(maxsize=1024)
+def _optimum_of(profile: ModelProfile) -> Optimum:
+    """Return a model's optimum, computed once a process: equal profiles are equal by their content."""
+    return optimum(profile.num_params, profile.bits, profile.sensitivity)
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a rule failed: its kind, for counting, and the reason in words."""
@@ -104,7 +110,7 @@ class Arena:
     @cached_property
     def optima(self) -> tuple[Optimum, ...]:
         """The proven optimum of each model."""
-        return tuple(optimum(each.num_params, each.bits, each.sensitivity) for each in self.profiles)
+        return tuple(_optimum_of(each) for each in self.profiles)
 
     @cached_property
     def optimum_fitness(self) -> FloatArray:

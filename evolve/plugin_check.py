@@ -1,4 +1,4 @@
-"""Checks that a plugin keeps the contract, and writes new ones that do.
+"""Checks that a heuristic keeps the contract.
 
 The contract of a rule: format indices for every layer of every model; the same ones whenever it is
 called; each model allocated as if it were alone in view, each parameter vector as if it were
@@ -8,35 +8,24 @@ alone; and parameters that matter, over all of their bounds.
 from __future__ import annotations
 
 import ast
-import keyword
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from evolve.datasets import Dataset
-from evolve.errors import PluginError
 from evolve.evaluation import Failure
 from evolve.evaluation import allocate as run_rule
-from evolve.heuristics import ROLES, ParameterValues, Rule
+from evolve.heuristics import ParameterValues, Rule
 from evolve.parameters import Parameter
-from evolve.plugin_files import Heuristic, general_templates
-from evolve.plugins import heuristic_folders, load_catalogue
+from evolve.plugin_files import Heuristic
 from evolve.profiles import ModelProfile
 from evolve.templates import compile_rule, line_in
 from evolve.views import ChoiceArray, ModelView
 
-Kind = Literal["function", "code"]
-
-_SKELETONS = Path(__file__).resolve().parent / "skeletons"
-_ENDINGS: dict[Kind, tuple[str, str]] = {
-    "function": (".py", "plugin.py.txt"),
-    "code": (".py.j2", "plugin.j2.txt"),
-}
 #: Where between its bounds, on its own scale, a parameter is tried besides the bounds themselves.
 _BETWEEN = (0.25, 0.5, 0.75)
 
@@ -266,46 +255,3 @@ def _difference(subject: _Subject, row: FloatArray) -> str:
     """Say which parameter of a row is not the plugin's own value."""
     pairs = zip(subject.parameters, row.tolist(), strict=True)
     return ", ".join(f"{each.name} = {value:g}" for each, value in pairs if value != each.default)
-
-
-def new_plugin(name: str, folder: Path, kind: Kind = "function") -> Path:
-    """Write a plugin to start from: commented, working, and without faults.
-
-    Args:
-        name: The heuristic's name.
-        folder: Where to write it; made if missing.
-        kind: ``function`` for a Python function, ``code`` for a code template.
-
-    Returns:
-        The new file.
-
-    Raises:
-        PluginError: The name cannot be used or is taken, or the file cannot be written.
-    """
-    if kind not in _ENDINGS:
-        raise PluginError("unknown kind", field="kind", expected="function or code", found=kind)
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-        expected = "a Python identifier that is no keyword and does not start with an underscore"
-        raise PluginError("bad name", field="name", expected=expected, found=name)
-    if name in (*ROLES, "all", *general_templates()):
-        expected = "another name than a role's or a general template's"
-        raise PluginError("this name means something else", field="name", expected=expected, found=name)
-    for ending, _ in _ENDINGS.values():
-        if (folder / f"{name}{ending}").exists():
-            raise PluginError("exists already", file=folder / f"{name}{ending}", cure="Choose another name.")
-    catalogue = load_catalogue([*heuristic_folders(), *([folder] if folder.is_dir() else [])])
-    taken = {each.name: each.file for each in catalogue.heuristics.values()}
-    taken |= {each.name: each.file for each in catalogue.broken}
-    if name in taken:
-        raise PluginError(
-            f"there is a heuristic {name} already", file=taken[name], cure="Choose another name."
-        )
-    ending, skeleton = _ENDINGS[kind]
-    file = folder / f"{name}{ending}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as writer:
-            writer.write((_SKELETONS / skeleton).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PluginError(f"cannot be written ({error.strerror})", file=file) from error
-    return file

@@ -64,14 +64,14 @@ def general_templates() -> Mapping[str, Template]:
     """Return the code templates of this package, by name."""
     files = sorted(_CODE_TEMPLATES.glob("*.py.j2"))
     texts = {file: file.read_text(encoding="utf-8") for file in files}
-    return {plugin_name(file): _load_template(file, text).template for file, text in texts.items()}
+    return {plugin_name(file): _load_template(file, text, {}).template for file, text in texts.items()}
 
 
-def load_plugin(file: Path) -> Heuristic:
-    """Load one plugin.
+def plugin_text(file: Path) -> str:
+    """Return a plugin's content.
 
     Raises:
-        PluginError: It cannot be read or does not keep the contract; names file and line.
+        PluginError: It cannot be read, or its name or that of its file cannot be a plugin's.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -82,7 +82,23 @@ def load_plugin(file: Path) -> Heuristic:
         raise PluginError("bad name", file=file, expected="a Python identifier before .py", found=name)
     if name in general_templates():
         raise PluginError("this name belongs to a general template", file=file, found=name)
-    return _load_template(file, text) if file.name.endswith(".j2") else _load_function(file, name, text)
+    return text
+
+
+def load_plugin(file: Path, templates: Mapping[str, Template] | None = None) -> Heuristic:
+    """Load one heuristic.
+
+    Args:
+        file: The plugin.
+        templates: The code templates that it may fill; the general ones where none are given.
+
+    Raises:
+        PluginError: It cannot be read or does not keep the contract; names file and line.
+    """
+    text = plugin_text(file)
+    if file.name.endswith(".j2"):
+        return _load_template(file, text, general_templates() if templates is None else templates)
+    return _load_function(file, plugin_name(file), text)
 
 
 def _load_function(file: Path, name: str, text: str) -> Heuristic:
@@ -121,7 +137,7 @@ def _place_of(text: str, error: InputError) -> str:
     return "line 1"
 
 
-def _load_template(file: Path, text: str) -> Heuristic:
+def _load_template(file: Path, text: str, templates: Mapping[str, Template]) -> Heuristic:
     match = _HEADER.match(text)
     if match is None:
         raise TemplateError("has no header", file=file, place="line 1", expected="{# TOML #} at the top")
@@ -135,7 +151,7 @@ def _load_template(file: Path, text: str) -> Heuristic:
     # Empty lines stand for the header, so that the body's lines keep their numbers; rendering strips them.
     body = "\n" * text[: match.end()].count("\n") + text[match.end() :]
     try:
-        return _template_from(header, body, file)
+        return _template_from(header, body, file, templates)
     except InputError as error:
         if error.file and error.place:
             raise
@@ -198,7 +214,9 @@ def _own_body(header: dict[str, Any], body: str, file: Path) -> tuple[Template, 
     return Template(plugin_name(file), body, tuple(slots), tuple(own), str(file)), defaults
 
 
-def _template_from(header: dict[str, Any], body: str, file: Path) -> Heuristic:
+def _template_from(
+    header: dict[str, Any], body: str, file: Path, templates: Mapping[str, Template]
+) -> Heuristic:
     name = plugin_name(file)
     _check_keys(header, "", "")
     role = header.get("role", "user")
@@ -211,9 +229,9 @@ def _template_from(header: dict[str, Any], body: str, file: Path) -> Heuristic:
         if not isinstance(header.get(key, {}), dict):
             raise TemplateError("bad header", field=key, expected=f"a table [{key}]", found=header[key])
     if "template" in header:
-        template = general_templates().get(str(header["template"]))
-        if template is None:
-            known = ", ".join(general_templates())
+        template = templates.get(str(header["template"]))
+        if template is None or not template.slots:
+            known = ", ".join(each.name for each in templates.values() if each.slots)
             raise TemplateError(
                 "unknown template", field="template", expected=f"one of {known}", found=header["template"]
             )

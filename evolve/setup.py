@@ -15,11 +15,14 @@ from evolve.configuration import RunConfig
 from evolve.datasets import Dataset, find_dataset
 from evolve.errors import InputError, ProfileError, RunError
 from evolve.evaluation import Arena, SearchArena
+from evolve.extensions import Extension
 from evolve.grammar import vocabulary
 from evolve.plugin_files import general_templates
 from evolve.plugins import Catalogue, load_catalogue
 from evolve.profiles import LAYER_TYPES
-from evolve.search.base import OPERATORS, Problem
+from evolve.search import STRATEGIES, find_strategy, make_strategy
+from evolve.search.base import OPERATORS, Problem, Strategy
+from evolve.search.islands import StrategyFactory
 from evolve.templates import Template
 
 #: Rules that allocate alike on so many train models count as alike.
@@ -38,6 +41,10 @@ class Setup:
     problem: Problem
     arena: SearchArena
 
+    def new_strategy(self) -> Strategy:
+        """Return the strategy of the configuration, at its start."""
+        return make_strategy(self.config.strategy, self.problem, _makers(self.catalogue))
+
     def resolved(self) -> dict[str, Any]:
         """Return the configuration with the hashes of data and heuristics: what ``config.json`` holds."""
         return {
@@ -46,6 +53,7 @@ class Setup:
             "hashes": {
                 "datasets": self.dataset.content_hash,
                 "heuristics": self._catalogue_hash(),
+                **self._plugins_hash(),
             },
             "version": __version__,
         }
@@ -58,19 +66,32 @@ class Setup:
             digest.update(seed.candidate.id.encode())
         return digest.hexdigest()
 
+    def _plugins_hash(self) -> dict[str, str]:
+        """Return the hash of the operators and strategies from plugins, where the run uses any."""
+        parts = self.config.strategy.split(":")
+        used: list[Extension] = [
+            each for name, each in self.problem.plugins.items() if self.problem.operators[name] > 0
+        ]
+        used += [each for name, each in self.catalogue.strategies.items() if name in parts]
+        texts = [(each.kind, each.name, each.text) for each in used]
+        return {"plugins": hashlib.sha256(repr(texts).encode()).hexdigest()} if texts else {}
+
 
 def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
     """Load what a configuration refers to.
 
     Raises:
-        InputError: The data set or a heuristic is missing or wrong, or there is nothing to train on.
+        InputError: The data set, a heuristic, an operator or the strategy is missing or wrong, or
+            there is nothing to train on.
     """
+    catalogue = load_catalogue() if catalogue is None else catalogue
+    _check_strategy(config.strategy, catalogue)
+    weights = _operator_weights(config, catalogue)
     dataset = find_dataset(config.datasets)
     if not dataset.train:
         raise ProfileError(
             "there is nothing to train on", file=config.datasets, expected="at least one profile in train"
         )
-    catalogue = load_catalogue() if catalogue is None else catalogue
     seeds: dict[str, Offspring] = {}
     for each in catalogue.select(config.start_from):
         seeds.setdefault(each.candidate.id, Offspring(each.candidate, "seed", (), each.name))
@@ -96,9 +117,33 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
         config.population,
         config.seed,
         partial(fingerprints, templates=templates, probe=Arena(dataset.train[:_PROBES], config.signals)),
-        {name: float(config.operators.get(name, 0.0)) for name in OPERATORS},
+        weights,
+        {name: each for name, each in catalogue.operators.items() if name in weights},
     )
     return Setup(config, dataset, catalogue, problem, SearchArena(dataset, config.signals))
+
+
+def _makers(catalogue: Catalogue) -> dict[str, StrategyFactory]:
+    return {name: each.make for name, each in catalogue.strategies.items()}
+
+
+def _check_strategy(name: str, catalogue: Catalogue) -> None:
+    for part in name.split(":"):
+        if part not in STRATEGIES:
+            catalogue.check_not_broken(part)
+    find_strategy(name, _makers(catalogue))
+
+
+def _operator_weights(config: RunConfig, catalogue: Catalogue) -> dict[str, float]:
+    """Return the weight of each operator, the built-in ones first, in an order of no one's making."""
+    known = {**OPERATORS, **catalogue.operators}
+    for name in config.operators:
+        if name not in known:
+            catalogue.check_not_broken(name)
+            expected = f"one of {', '.join(known)}"
+            raise InputError("unknown operator", field="operators", expected=expected, found=name)
+    used = [name for name in known if name in OPERATORS or name in config.operators]
+    return {name: float(config.operators.get(name, 0.0)) for name in used}
 
 
 def _templates_in_use(catalogue: Catalogue, seeds: Sequence[Offspring]) -> dict[str, Template]:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from types import ModuleType
 from typing import Any, Literal, get_args
 
 import jinja2
@@ -32,6 +34,8 @@ from evolve.simplification import simplify
 
 #: Candidates and structures whose trees and sources are kept at hand.
 _CACHED = 20_000
+#: What rules and plugins take for the name of their module.
+_MODULE = "evolve_rule"
 
 SlotType = Literal["mask", "score", "table", "format", "clauses"]
 #: A slot's content as trees: an expression, a format, or clauses (mask, format).
@@ -344,13 +348,15 @@ def line_in(error: BaseException, file: str) -> int | None:
     return lines[-1] if lines else None
 
 
-def compile_rule(source: str, file: str = "<rule>") -> Rule:
-    """Execute a rule's source and return its function ``allocate``.
+def execute(source: str, file: str) -> dict[str, Any]:
+    """Execute Python text as a module of its own; returns what it defines, by name.
 
     Raises:
-        TemplateError: The source is no Python, fails when executed, or defines no ``allocate``.
+        TemplateError: The text is no Python or fails when executed; names file and line.
     """
-    namespace: dict[str, Any] = {"np": np, "__name__": "evolve_rule", "__file__": file}
+    # Dataclasses look up the module they are defined in, and fail where there is none.
+    sys.modules.setdefault(_MODULE, ModuleType(_MODULE))
+    namespace: dict[str, Any] = {"np": np, "__name__": _MODULE, "__file__": file}
     try:
         code = compile(source, file, "exec", dont_inherit=True)
     except SyntaxError as error:
@@ -360,7 +366,7 @@ def compile_rule(source: str, file: str = "<rule>") -> Rule:
     except ValueError as error:
         raise TemplateError(f"not Python: {error}", file=file) from error
     try:
-        exec(code, namespace)  # noqa: S102 - running rules is what we do
+        exec(code, namespace)  # noqa: S102 - running plugins is what we do
     except (Exception, SystemExit) as error:
         line = line_in(error, file)
         raise TemplateError(
@@ -368,7 +374,16 @@ def compile_rule(source: str, file: str = "<rule>") -> Rule:
             file=file,
             place=f"line {line}" if line else None,
         ) from error
-    rule = namespace.get("allocate")
+    return namespace
+
+
+def compile_rule(source: str, file: str = "<rule>") -> Rule:
+    """Execute a rule's source and return its function ``allocate``.
+
+    Raises:
+        TemplateError: The source is no Python, fails when executed, or defines no ``allocate``.
+    """
+    rule = execute(source, file).get("allocate")
     if not callable(rule):
         raise TemplateError("defines no rule", file=file, expected="a function allocate(model, p)")
     allocate: Rule = rule

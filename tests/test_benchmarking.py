@@ -14,7 +14,7 @@ import pytest
 
 from evolve import benchmarking, search
 from evolve.benchmark_cells import CellResult, read_timing, seconds_to
-from evolve.benchmarking import BenchOutcome, Plan, Setting, run_bench
+from evolve.benchmarking import BenchOutcome, Plan, Setting, cross, run_bench
 from evolve.candidates import Offspring, Scored
 from evolve.cli import main
 from evolve.comparison import (
@@ -310,6 +310,17 @@ def test_bad_plans(values: dict[str, Any], words: str) -> None:
         Plan(**{"name": "x", "settings": RIVALS, "seeds": 1, "evaluations": 9, "base": BASE, **values})
 
 
+def test_every_combination_is_a_setting_named_by_what_differs() -> None:
+    axes = {"strategy": ["genetic"], "signals": ["curves"]}
+    assert [each.name for each in cross(axes)] == ["genetic"]
+    rivals = {"strategy": ["genetic", "islands:2:random"], "operators": ["default", "x,y=0.5"]}
+    crossed = cross({**axes, **rivals})
+    assert [each.name for each in crossed] == [
+        *("genetic-default", "genetic-x-y-0.5", "islands-2-random-default", "islands-2-random-x-y-0.5")
+    ]
+    assert crossed[1].overrides == {"strategy": "genetic", "signals": "curves", "operators": "x,y=0.5"}
+
+
 class TestCommand:
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,6 +345,8 @@ class TestCommand:
             (["--workers", "0"], "--workers"),
             (["--name", "a/b"], "bad run name"),
             (["--strategies", ","], "settings: bad benchmark"),
+            (["--operators", "default", "--operators", "default,magic"], "unknown operator"),
+            (["--start-from", "baseline", "--start-from", "magic"], "unknown heuristic"),
             (["--config", "none.toml"], "cannot be read"),
         ],
     )
@@ -358,6 +371,7 @@ class TestCommand:
             ("[settings.a]\ngenerations = 3", [], "a, generations: not for a benchmark"),
             ("[settings.a]\nmagic = 3", [], "unknown key"),
             ("[settings.a]\npopulation = 9", ["--strategies", "random"], "settings given twice"),
+            ("[settings.a]\npopulation = 9", ["--operators", "default"], "settings given twice"),
             ("[settings.a]\noperators = 'structure=x'", [], "bad weight"),
         ],
     )

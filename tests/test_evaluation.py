@@ -377,3 +377,24 @@ def test_one_format_leaves_no_choice():
     (result,) = arena.evaluate(task(EDGE, 0.5))
     assert result.fitness[0] == pytest.approx(arena.optimum_fitness[0])
     assert result.fitness[0] == pytest.approx(0.1 * 0.9**3)
+
+
+def test_the_optimum_of_a_model_is_computed_once_for_all_arenas(monkeypatch):
+    """By its content: an equal model from another file is the same one, a changed one is not."""
+    models, again, others = generate(3, 77), generate(3, 77), generate(2, 78)
+    computed = []
+    real = evaluation.optimum
+
+    def counting(*tables):
+        computed.append(tables)
+        return real(*tables)
+
+    monkeypatch.setattr(evaluation, "optimum", counting)
+    evaluation._optimum_of.cache_clear()
+    first = Arena(models).optima
+    assert len(computed) == 3
+    assert SearchArena(Dataset("x", again, models, ()), "curves").optima[:3] == first
+    assert [id(each) for each in Arena(again).optima] == [id(each) for each in first]
+    assert len(computed) == 3
+    assert (Arena(others).optimum_fitness > 0).all()
+    assert len(computed) == 5

@@ -14,7 +14,8 @@ from evolve.datasets import Dataset, find_dataset
 from evolve.errors import PluginError
 from evolve.expressions import OPERATIONS, TABLES
 from evolve.formats import get_formats
-from evolve.plugin_check import check_plugin, new_plugin
+from evolve.new_plugins import new_plugin
+from evolve.plugin_check import check_plugin
 from evolve.plugin_files import general_templates, load_plugin
 from evolve.plugins import load_catalogue
 from evolve.signals import LEVELS, PER_LAYER_SIGNALS
@@ -266,7 +267,7 @@ def test_a_new_plugin_does_not_disturb_the_others(tmp_path, monkeypatch):
         new_plugin("mine", Path("heuristics"), "function")
     with pytest.raises(PluginError, match=r"heuristics/mine\.py: exists already"):
         new_plugin("mine", Path("heuristics"), "code")
-    with pytest.raises(PluginError, match=r"mine\.py: there is a heuristic mine already"):
+    with pytest.raises(PluginError, match=r"mine\.py: there is a plugin mine already"):
         new_plugin("mine", Path("elsewhere"), "function")
     assert not Path("elsewhere").exists()
 
@@ -280,7 +281,7 @@ def test_a_new_plugin_does_not_disturb_the_others(tmp_path, monkeypatch):
         ("../up", "bad name"),
         ("class", "bad name"),
         ("_hidden", "bad name; expected a Python identifier that is no keyword and does not start with an"),
-        ("uniform_fp16", "there is a heuristic uniform_fp16 already"),
+        ("uniform_fp16", "there is a plugin uniform_fp16 already"),
         ("ladder", "this name means something else"),
         ("all", "this name means something else"),
         ("baseline", "this name means something else; expected another name than a role's"),
@@ -297,7 +298,7 @@ def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PluginError, match=r"file.mine\.py: cannot be written"):
         new_plugin("mine", tmp_path / "file", "function")
-    with pytest.raises(PluginError, match="kind: unknown kind; expected function or code, found 'class'"):
+    with pytest.raises(PluginError, match=r"unknown kind; expected one of function, code, .*, found 'class'"):
         new_plugin("mine", tmp_path, "class")
 
 

@@ -22,6 +22,16 @@ _DECIDED = ("seed", "generations", "evaluations")
 @click.option("--strategies", help="Search strategies, with commas.  [default: genetic,random]")
 @click.option("--signals", help="What rules may read, one level or several with commas.  [default: curves]")
 @click.option(
+    "--operators",
+    multiple=True,
+    help="Operators of a setting, as in 'run'; give the flag once a setting.  [default: default]",
+)
+@click.option(
+    "--start-from",
+    multiple=True,
+    help="Seed heuristics of a setting, with commas; give the flag once a setting.  [default: baseline]",
+)
+@click.option(
     "--seeds", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Runs a setting."
 )
 @click.option(
@@ -45,6 +55,8 @@ _DECIDED = ("seed", "generations", "evaluations")
 def bench(
     strategies: str | None,
     signals: str | None,
+    operators: tuple[str, ...],
+    start_from: tuple[str, ...],
     seeds: int,
     evaluations: int,
     config: Path | None,
@@ -55,6 +67,9 @@ def bench(
     **flags: Any,
 ) -> None:
     """Compare strategies or settings over seeds; writes runs/bench-NAME and reports/bench-NAME.
+
+    With several values of several flags, every combination is a setting. Does an operator help?
+    'bench --strategies genetic --operators default --operators default,mine=4'.
 
     Every setting gets the same seeds and number of evaluations; each is compared with the first.
     The same command again continues what was interrupted.
@@ -67,7 +82,13 @@ def bench(
 
     values = read_config(config) if config else {}
     values |= {key: value for key, value in flags.items() if value is not None}
-    base, settings = _settings(values, strategies, signals)
+    flagged = {
+        **({} if strategies is None else {"strategy": _words(strategies)}),
+        **({} if signals is None else {"signals": _words(signals)}),
+        **({"operators": list(dict.fromkeys(operators))} if operators else {}),
+        **({"start_from": list(dict.fromkeys(start_from))} if start_from else {}),
+    }
+    base, settings = _settings(values, flagged)
     base.setdefault("datasets", "reference")
     plan = Plan(name or _default_name(base, settings, evaluations), settings, seeds, evaluations, base)
     with Interrupts() as interrupts, _Progress(len(settings) * seeds) as progress:
@@ -87,9 +108,9 @@ def bench(
     click.echo(f"report: {folder / 'bench.md'}")
 
 
-def _settings(values: dict[str, Any], strategies: str | None, signals: str | None) -> tuple[Any, Any]:
-    """Return what all settings share, and the settings: strategies × levels, or those of the file."""
-    from evolve.benchmarking import Setting
+def _settings(values: dict[str, Any], flagged: dict[str, list[str]]) -> tuple[Any, Any]:
+    """Return what all settings share, and the settings: all combinations, or those of the file."""
+    from evolve.benchmarking import Setting, cross
     from evolve.errors import InputError
 
     base = dict(values)
@@ -101,36 +122,19 @@ def _settings(values: dict[str, Any], strategies: str | None, signals: str | Non
                 raise InputError(
                     "not for a benchmark", place=str(place), field=key, found=table[key], cure=cure
                 )
-        _read_operators(table)
-    if own is not None:
-        if strategies or signals:
-            raise InputError(
-                "settings given twice",
-                field="settings",
-                expected="tables [settings.NAME] in the file, or --strategies and --signals",
-                found=list(own) if isinstance(own, dict) else own,
-            )
-        if not isinstance(own, dict) or not own or not all(isinstance(each, dict) for each in own.values()):
-            raise InputError("bad settings", field="settings", expected="tables [settings.NAME]", found=own)
-        return base, tuple(Setting(each, overrides) for each, overrides in own.items())
-    listed = _words(strategies or str(base.get("strategy", "genetic,random")))
-    levels = _words(signals or str(base.get("signals", "curves")))
-    found = []
-    for strategy in listed:
-        for level in levels:
-            parts = [strategy] if len(levels) == 1 else [level] if len(listed) == 1 else [strategy, level]
-            # islands:hillclimb is the name of a strategy, though not of a folder.
-            label = "-".join(parts).replace(":", "-")
-            found.append(Setting(label, {"strategy": strategy, "signals": level}))
-    return base, tuple(found)
-
-
-def _read_operators(table: Any) -> None:
-    """Read weights as people write them on the command line."""
-    from evolve.configuration import parse_operators
-
-    if isinstance(table, dict) and isinstance(table.get("operators"), str):
-        table["operators"] = parse_operators(table["operators"])
+    if own is None:
+        usual = {"strategy": "genetic,random", "signals": "curves"}
+        return base, cross({key: _words(str(base.get(key, usual[key]))) for key in usual} | flagged)
+    if flagged:
+        raise InputError(
+            "settings given twice",
+            field="settings",
+            expected="tables [settings.NAME] in the file, or flags that name what is compared",
+            found=list(own) if isinstance(own, dict) else own,
+        )
+    if not isinstance(own, dict) or not own or not all(isinstance(each, dict) for each in own.values()):
+        raise InputError("bad settings", field="settings", expected="tables [settings.NAME]", found=own)
+    return base, tuple(Setting(each, overrides) for each, overrides in own.items())
 
 
 def _words(text: str) -> list[str]:

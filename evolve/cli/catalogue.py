@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -14,31 +14,41 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stan
 
 @click.group()
 def heuristics() -> None:
-    """List, show, check and write seed heuristics."""
+    """List, show, check and write plugins: heuristics, templates, operators and strategies."""
 
 
 @heuristics.command("list")
 @_JSON
 def list_heuristics(as_json: bool) -> None:
-    """List every heuristic, and the plugins that are broken."""
+    """List every heuristic, operators and strategies from plugins, and the plugins that are broken."""
     from evolve.plugins import load_catalogue
 
     catalogue = load_catalogue()
     rows = [
         (each.name, each.role, each.template.kind, each.summary) for each in catalogue.heuristics.values()
     ]
+    extensions = catalogue.extensions.values()
     if as_json:
+        described = [{"name": each.name, "summary": each.summary, "file": each.file} for each in extensions]
+        kinds = [each.kind for each in extensions]
         print_json(
             {
                 "heuristics": [
                     {"name": name, "role": role, "kind": kind, "summary": summary}
                     for name, role, kind, summary in rows
                 ],
+                "operators": [
+                    each for each, kind in zip(described, kinds, strict=True) if kind == "operator"
+                ],
+                "strategies": [
+                    each for each, kind in zip(described, kinds, strict=True) if kind == "strategy"
+                ],
                 "broken": [{"name": each.name, "reason": str(each.error)} for each in catalogue.broken],
             }
         )
         return
-    print_table("", ["heuristic", "role", "kind", "summary"], rows)
+    others = [(each.name, "user", each.kind, each.summary) for each in extensions]
+    print_table("", ["plugin", "role", "kind", "summary"], [*rows, *others])
     for broken in catalogue.broken:
         click.echo(f"broken: {broken.error}", err=True)
 
@@ -47,10 +57,19 @@ def list_heuristics(as_json: bool) -> None:
 @click.argument("name")
 @_JSON
 def show_heuristic(name: str, as_json: bool) -> None:
-    """Show a heuristic: its role, source, parameters and code."""
-    from evolve.plugins import find_heuristics, load_catalogue
+    """Show a plugin: of a heuristic its role, source, parameters and code."""
+    from evolve.plugin_files import Heuristic
+    from evolve.plugins import find_plugin, load_catalogue
 
-    (each,) = find_heuristics(load_catalogue(), (name,))
+    each = find_plugin(load_catalogue(), name)
+    if not isinstance(each, Heuristic):
+        if as_json:
+            described = {"name": each.name, "kind": each.kind, "summary": each.summary}
+            print_json({**described, "file": each.file, "code": each.text})
+        else:
+            click.echo(f"{each.name} ({each.kind}): {each.summary}\nfile:   {each.file}\n")
+            click.echo(each.text.rstrip())
+        return
     source = each.template.source(each.candidate)
     if as_json:
         described = {"name": each.name, "role": each.role, "source": each.source, "summary": each.summary}
@@ -65,25 +84,25 @@ def show_heuristic(name: str, as_json: bool) -> None:
 
 @heuristics.command("check")
 @click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
-@click.option("--datasets", help="Check on this data set.  [default: every shipped one]")
+@click.option("--datasets", default="reference", show_default=True, help="Check on this data set.")
 @_JSON
-def check_heuristics(names: tuple[str, ...], datasets: str | None, as_json: bool) -> None:
-    """Run plugins (default: all) on the data sets and say what is wrong, by file and line."""
-    from evolve.datasets import available_datasets, find_dataset
+def check_heuristics(names: tuple[str, ...], datasets: str, as_json: bool) -> None:
+    """Run plugins (default: all) on a data set and say what is wrong, by file and line.
+
+    A heuristic must allocate every model, a template also filled at random; an operator must make
+    valid candidates, a strategy must be restored exactly, and both repeat themselves for a seed.
+    """
     from evolve.errors import PluginError
-    from evolve.plugin_check import check_plugin
-    from evolve.plugins import find_heuristics, load_catalogue
+    from evolve.plugins import find_plugin, load_catalogue
 
     catalogue = load_catalogue()
-    specs = [datasets] if datasets else [name for name, where in available_datasets() if where != "generated"]
-    models = [find_dataset(spec) for spec in specs]
+    left_out = [each.name for each in catalogue.broken]
     found: dict[str, list[str]] = {}
-    for name in names or (*catalogue.heuristics, *(each.name for each in catalogue.broken)):
+    for name in names or (*catalogue.heuristics, *catalogue.extensions, *left_out):
         try:
-            (each,) = find_heuristics(catalogue, (name,))
-            found[name] = list(check_plugin(each, models))
+            found[name] = _problems(find_plugin(catalogue, name), catalogue, datasets)
         except PluginError as error:
-            if name not in {each.name for each in catalogue.broken} and not Path(name).is_file():
+            if name not in left_out and not Path(name).is_file():
                 raise
             found[name] = [str(error)]
     if as_json:
@@ -97,12 +116,30 @@ def check_heuristics(names: tuple[str, ...], datasets: str | None, as_json: bool
         raise click.exceptions.Exit(2)
 
 
+def _problems(plugin: Any, catalogue: Any, datasets: str) -> list[str]:
+    from evolve.datasets import find_dataset
+    from evolve.extension_check import check_extension, check_template
+    from evolve.plugin_check import check_plugin
+    from evolve.plugin_files import Heuristic
+
+    if not isinstance(plugin, Heuristic):
+        return list(check_extension(plugin, catalogue, datasets))
+    problems = check_plugin(plugin, [find_dataset(datasets)])
+    return list(problems or check_template(plugin, catalogue, datasets))
+
+
 @heuristics.command("new")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["function", "code"]), default="function", show_default=True)
-def new_heuristic(name: str, kind: Literal["function", "code"]) -> None:
+@click.option(
+    "--kind",
+    type=click.Choice(["function", "code", "template", "operator", "strategy"]),
+    default="function",
+    show_default=True,
+    help="A rule as a function or as a code template; a form for rules; an operator; a strategy.",
+)
+def new_heuristic(name: str, kind: Literal["function", "code", "template", "operator", "strategy"]) -> None:
     """Write a commented, working plugin into heuristics/."""
-    from evolve.plugin_check import new_plugin
+    from evolve.new_plugins import new_plugin
 
     file = new_plugin(name, Path("heuristics"), kind)
     click.echo(f"{file}\ncheck it with: evolve heuristics check {name}")

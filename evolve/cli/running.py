@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ _WORKERS = click.option(
 )
 _FIGURES = click.option("--figures/--no-figures", default=True, help="Draw the report's pictures.")
 _CONTROL = click.option(
-    "--control", is_flag=True, help="Search the permuted control in full, as long as the run itself."
+    "--control",
+    is_flag=True,
+    help="Search the permuted control in full, as long as the run itself; it is kept with the run.",
 )
 
 
@@ -52,18 +55,19 @@ def run(
     **flags: Any,
 ) -> None:
     """Search for a rule; writes runs/NAME and reports/NAME."""
-    from evolve.configuration import RunConfig, parse_operators, read_config
+    from evolve.configuration import RunConfig, read_config
     from evolve.setup import prepare_run
     from evolve.store import create_free_run, create_run
+    from evolve.verdicts.control import plan_control
 
     values = read_config(config) if config else {}
     values |= {key: value for key, value in flags.items() if value is not None}
-    if isinstance(values.get("operators"), str):
-        values["operators"] = parse_operators(values["operators"])
     setup = prepare_run(RunConfig.from_json(values))
     resolved = setup.resolved()
     store = create_free_run(resolved) if name is None else create_run(name, resolved)
-    _search_and_report(setup, store, workers, figures, as_json, control)
+    if control:
+        plan_control(store)
+    _search_and_report(setup, store, workers, figures, as_json)
 
 
 @click.command()
@@ -72,7 +76,10 @@ def run(
 @_FIGURES
 @_JSON
 def resume(name: str | None, workers: int, figures: bool, as_json: bool) -> None:
-    """Continue a run that was interrupted or killed (default: the newest)."""
+    """Continue a run that was interrupted or killed (default: the newest).
+
+    A run that was started with --control goes on to its control search, and with that where it was left.
+    """
     setup, store = _open(name)
     _search_and_report(setup, store, workers, figures, as_json)
 
@@ -86,14 +93,17 @@ def report(name: str | None, figures: bool, control: bool, as_json: bool) -> Non
     """Write the report of a run again from its journal (default: the newest)."""
     from evolve.engine import recorded_outcome
     from evolve.reports.writer import write_report
+    from evolve.verdicts.control import run_control
 
     setup, store = _open(name)
     with store.locked():
         if control:
-            _search_control(setup, store)
+            click.echo("searching the permuted control", err=True)
+            run_control(store, setup)
         folder = write_report(store, setup, recorded_outcome(store), figures=figures)
     if as_json:
-        print_json({"run": store.name, "report": str(folder / "report.md")})
+        told = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        print_json({"run": store.name, "report": str(folder / "report.md"), **told})
     else:
         click.echo(folder / "report.md")
 
@@ -102,7 +112,11 @@ def report(name: str | None, figures: bool, control: bool, as_json: bool) -> Non
 @click.argument("name", required=False, metavar="RUN")
 @_JSON
 def verify(name: str | None, as_json: bool) -> None:
-    """Recompute every number of a run's journal and report, and say which differ."""
+    """Recompute every number of a run's journal and report, and say which differ.
+
+    Every candidate is evaluated again and the search is asked again for the offspring it made; so is
+    the control search of a run with --control. Exit status 1 if anything differs.
+    """
     from evolve.reports import verification
 
     setup, store = _open(name)
@@ -130,20 +144,12 @@ def _open(name: str | None) -> tuple[Any, Any]:
     return setup, store
 
 
-def _search_control(setup: Any, store: Any) -> None:
-    from evolve.verdicts.control import run_control
-
-    click.echo("searching the permuted control", err=True)
-    run_control(store, setup)
-
-
-def _search_and_report(
-    setup: Any, store: Any, workers: int, figures: bool, as_json: bool, control: bool = False
-) -> None:
+def _search_and_report(setup: Any, store: Any, workers: int, figures: bool, as_json: bool) -> None:
     from evolve.cli.progress import Interrupts, SearchProgress
     from evolve.engine import search
     from evolve.reports.writer import write_report
     from evolve.results import evaluate_rules
+    from evolve.verdicts.control import planned_control, run_control
 
     for broken in setup.catalogue.broken:
         click.echo(f"left out: {broken.error}", err=True)
@@ -159,11 +165,13 @@ def _search_and_report(
                 should_stop=lambda: interrupts.requested,
             )
         store.write_manifest(workers=workers, seconds=progress.seconds, evaluations=progress.evaluations)
-        if not outcome.finished:
+        finished = outcome.finished
+        if finished and planned_control(store):
+            click.echo("searching the permuted control", err=True)
+            finished = run_control(store, setup, lambda: interrupts.requested)
+        if not finished:
             click.echo(f"stopped; continue with 'evolve resume {store.name}'", err=True)
             raise KeyboardInterrupt
-        if control:
-            _search_control(setup, store)
         folder = write_report(store, setup, outcome, figures=figures)
     champion = outcome.champion
     results = []

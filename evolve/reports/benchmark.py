@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evolve import __version__
-from evolve.benchmarking import BenchOutcome
+from evolve.benchmarking import AXES, BenchOutcome, Setting, cross
 from evolve.comparison import TARGETS, LevelPrice, measures
+from evolve.configuration import parse_operators
 from evolve.errors import RunError
 from evolve.reports.benchmark_tables import (
     CURVES_FIGURE,
@@ -27,7 +29,6 @@ from evolve.reports.benchmark_tables import (
 from evolve.reports.markdown import code, counted, render
 from evolve.reports.writer import REPORTS, write_folder, write_index
 from evolve.store import to_json_text
-
 
 
 def write_bench(contents: BenchContents, reports: Path = REPORTS, figures: bool = True) -> Path:
@@ -154,6 +155,8 @@ def _configurations(outcome: BenchOutcome) -> list[tuple[str, dict[str, Any]]]:
         values = {**outcome.plan.base, **setting.overrides}
         if "datasets" in values:
             values["datasets"] = _dataset_name(outcome)
+        if isinstance(values.get("operators"), str):
+            values["operators"] = parse_operators(values["operators"])
         found.append((setting.name, values))
     return found
 
@@ -167,12 +170,7 @@ def bench_command(outcome: BenchOutcome) -> str:
     """Return the command of a benchmark; one from a configuration file names no file."""
     plan = outcome.plan
     words = ["python", "-m", "evolve", "bench"]
-    for key, flag in (("strategy", "--strategies"), ("signals", "--signals")):
-        values = [each.overrides[key] for each in plan.settings if key in each.overrides]
-        if values:
-            words += [flag, ",".join(dict.fromkeys(values))]
-    if any(set(each.overrides) - {"strategy", "signals"} for each in plan.settings):
-        words[4:] = ["--config", "bench.toml"]
+    words += _setting_flags(plan.settings)
     words += ["--seeds", str(plan.seeds), "--evaluations", str(plan.evaluations)]
     words += [
         "--datasets",
@@ -181,3 +179,21 @@ def bench_command(outcome: BenchOutcome) -> str:
         str(plan.config(plan.settings[0], 0).population),
     ]
     return shlex.join([*words, "--name", plan.name])
+
+
+def _setting_flags(settings: Sequence[Setting]) -> list[str]:
+    """Return the flags that name these settings; what only a file can say is said by naming one."""
+    values = {
+        key: list(dict.fromkeys(str(each.overrides[key]) for each in settings if key in each.overrides))
+        for key in AXES
+    }
+    axes = {key: found for key, found in values.items() if found}
+    if not axes or cross(axes) != tuple(settings):
+        return ["--config", "bench.toml"]
+    words = []
+    for key, flag in (("strategy", "--strategies"), ("signals", "--signals")):
+        words += [flag, ",".join(axes[key])] if key in axes else []
+    for key in ("operators", "start_from"):
+        for value in axes.get(key, ()):
+            words += [f"--{key.replace('_', '-')}", value]
+    return words

@@ -68,7 +68,12 @@ _FIELDS = {
 
 
 def standalone_source(
-    candidate: Candidate, template: Template, *, title: str, facts: Mapping[str, object]
+    candidate: Candidate,
+    template: Template,
+    *,
+    title: str,
+    facts: Mapping[str, object],
+    file: str = "champion.py",
 ) -> str:
     """Render a rule as the source of a standalone Python file.
 
@@ -81,6 +86,7 @@ def standalone_source(
         template: Its code template.
         title: What it is, on one line.
         facts: What it was measured to do, in the order to be told: a name and a number or text.
+        file: What the file is called.
 
     Raises:
         PluginError: The rule needs more of this package than a model view.
@@ -95,7 +101,7 @@ def standalone_source(
     return render(
         "champion.py.j2",
         {
-            "docstring": _docstring(title, in_words(source, parameters), members, third_party, facts),
+            "docstring": _docstring(title, in_words(source, parameters), members, third_party, facts, file),
             "standard_imports": _sorted({*imports, *filter(_is_standard, rule.imports)}),
             "other_imports": _sorted(third_party),
             "known_formats": known_formats(),
@@ -180,14 +186,19 @@ def _kind(name: str) -> tuple[bool, bool, str]:
 
 
 def _docstring(
-    title: str, words: str, members: frozenset[str], third_party: set[str], facts: Mapping[str, object]
+    title: str,
+    words: str,
+    members: frozenset[str],
+    third_party: set[str],
+    facts: Mapping[str, object],
+    file: str,
 ) -> str:
     packages = sorted({line.split()[1].partition(".")[0] for line in third_party})
     parts = [
         _wrapped(f"{title.strip().removesuffix('.')}."),
         _wrapped(words),
         f"Needs {' and '.join(packages)}. Use it as a program, or import its function ``allocate``:",
-        "    python champion.py profile.json\n    python champion.py profile.json --json",
+        f"    python {file} profile.json\n    python {file} profile.json --json",
         *_profile_in_words(members),
     ]
     if facts:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from evolve.candidates import Candidate, Scored, SplitScore
 from evolve.engine import Outcome
 from evolve.reports.allocations import ModelMap, model_maps
+from evolve.reports.front import Front, collect_front
 from evolve.reports.lineage import Step, ancestry
+from evolve.reports.operators import OperatorRow, operator_rows
 from evolve.reports.reproduction import Reproduction, reproduction
 from evolve.reports.tables import COMPARED_ROLES, SplitTable, shown_splits, split_tables, without_path
 from evolve.setup import Setup
@@ -109,6 +111,8 @@ class Contents:
         maps: Allocations of the models that are drawn.
         undrawn: How many models are not drawn.
         lineage: The champion's ancestry.
+        operators: What each operator earned.
+        front: The rules that no other beats in everything at once.
         verdicts: What is judged of the champion; None without one.
         reproduction: How to make the run again.
     """
@@ -131,6 +135,8 @@ class Contents:
     maps: tuple[ModelMap, ...]
     undrawn: int
     lineage: tuple[Step, ...]
+    operators: tuple[OperatorRow, ...]
+    front: Front
     verdicts: Verdicts | None
     reproduction: Reproduction
 
@@ -172,6 +178,8 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         lineage=()
         if champion is None
         else ancestry(champion.scored, outcome.scored, templates, search_splits),
+        operators=operator_rows(setup, outcome),
+        front=collect_front(setup, outcome),
         verdicts=judge(store, setup, outcome),
         reproduction=reproduction(store, setup),
     )

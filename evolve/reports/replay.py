@@ -12,7 +12,6 @@ from evolve.candidates import Evaluation, Offspring, Scored
 from evolve.engine import GenerationSummary, Outcome, choose_champion, within_limit
 from evolve.errors import EvolveError
 from evolve.executors import make_executor
-from evolve.search import make_strategy
 from evolve.search.base import rank_key
 from evolve.setup import Setup
 from evolve.store import RunStore, Snapshot, scored_from_json, scored_to_json
@@ -26,7 +25,7 @@ _Generation = tuple[list[tuple[int, Record]], tuple[int, Record]]
 
 
 def replay(store: RunStore, setup: Setup) -> tuple[Outcome | None, list[str]]:
-    """Make a run again, generation by generation.
+    """Make a run again, generation by generation; its configuration is compared by `config_differences`.
 
     Returns:
         What the search found by what was recomputed, and the differences to what is stored; no
@@ -35,10 +34,9 @@ def replay(store: RunStore, setup: Setup) -> tuple[Outcome | None, list[str]]:
     Raises:
         RunError: A file of the run cannot be read.
     """
-    found = list(_config_differences(store, setup))
     snapshot = store.snapshot()
     run = _Replay(store, setup)
-    found += run.check_structure()
+    found = list(run.check_structure())
     if run.broken:
         return None, found
     for number, generation in enumerate(run.generations):
@@ -51,7 +49,8 @@ def replay(store: RunStore, setup: Setup) -> tuple[Outcome | None, list[str]]:
     return outcome, found
 
 
-def _config_differences(store: RunStore, setup: Setup) -> Iterator[str]:
+def config_differences(store: RunStore, setup: Setup) -> Iterator[str]:
+    """Yield what differs between a run's configuration, as it is stored, and as it is resolved now."""
     stored = store.config()
     for name, value in setup.resolved().items():
         # Another version may give the same numbers; whether it does is what is found out here.
@@ -67,7 +66,7 @@ class _Replay:
         self._snapshot = store.path / "snapshot.json"
         self._setup = setup
         self._records = store.records()
-        self._strategy = make_strategy(setup.config.strategy, setup.problem)
+        self._strategy = setup.new_strategy()
         self._in_step = True
         self._cut = False
         self.generations: list[_Generation] = []

@@ -9,8 +9,10 @@ from evolve.engine import FINALISTS
 from evolve.errors import PluginError
 from evolve.reports.champion import standalone_source
 from evolve.reports.contents import Champion, Contents
+from evolve.reports.front import front_json, front_texts
 from evolve.reports.lineage import render_lineage, source_with_values
 from evolve.reports.markdown import code, counted, joined, number, percent, render
+from evolve.reports.operators import operators_json
 from evolve.reports.tables import SplitTable
 from evolve.reports.words import in_words
 from evolve.scoring import THRESHOLD
@@ -34,8 +36,19 @@ def report_texts(contents: Contents, figures: bool) -> dict[str, str]:
         "report.md": render_report(contents, figures, problem),
         "lineage.md": render_lineage(contents.lineage),
         "champion.json": to_json_text(champion_record(contents)),
+        "report.json": to_json_text(report_json(contents)),
+        **front_texts(contents.front),
     }
     return texts | ({"champion.py": alone} if alone else {})
+
+
+def report_json(contents: Contents) -> dict[str, Any]:
+    """Return what ``report.json`` holds: what was found, the front, and what each operator earned."""
+    return {
+        "found": found(contents),
+        "front": front_json(contents.front),
+        "operators": operators_json(contents.operators),
+    }
 
 
 def _standalone(contents: Contents) -> tuple[str, str]:

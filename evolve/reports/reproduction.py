@@ -15,6 +15,7 @@ from evolve import __version__
 from evolve.configuration import RunConfig
 from evolve.setup import Setup
 from evolve.store import RunStore
+from evolve.verdicts.control import planned_control
 
 _LIBRARIES = ("numpy", "scipy", "deap", "jinja2")
 
@@ -40,15 +41,22 @@ def reproduction(store: RunStore, setup: Setup) -> Reproduction:
     """Collect how a run is made again; names neither the run nor a path of this machine."""
     hashes = setup.resolved()["hashes"]
     return Reproduction(
-        command=run_command(setup.config),
+        command=run_command(setup.config) + (" --control" if _has_control(store) else ""),
         elsewhere=_is_absolute(setup.config.datasets),
         versions=_versions(store),
         hashes=(
             ("data set", hashes["datasets"]),
             ("seed heuristics and code templates", hashes["heuristics"]),
+            *(("operators and strategies from plugins", each) for each in [hashes.get("plugins")] if each),
             ("journal", journal_hash(store)),
         ),
     )
+
+
+def _has_control(store: RunStore) -> bool:
+    kept = planned_control(store)
+    snapshot = None if kept is None else kept.snapshot()
+    return snapshot is not None and snapshot.finished
 
 
 def run_command(config: RunConfig) -> str:

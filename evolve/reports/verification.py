@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from evolve.engine import Outcome
 from evolve.errors import RunError
 from evolve.reports.contents import collect
 from evolve.reports.index import INDEX, index_row
-from evolve.reports.replay import replay
+from evolve.reports.replay import config_differences, replay
 from evolve.reports.report import report_texts
 from evolve.reports.writer import REPORTS
 from evolve.setup import Setup
 from evolve.store import RunStore, scored_to_json, to_json_text
+from evolve.verdicts.control import permuted_setup, planned_control
 
 #: Differences told of one file; the rest are counted.
 _MOST_TOLD = 20
@@ -23,8 +25,9 @@ def verify(store: RunStore, setup: Setup, reports: Path = REPORTS) -> tuple[str,
     """Recompute every number of a run's journal and report from its content.
 
     Every candidate is rendered and evaluated again, the search is asked again for the offspring it
-    made, and the texts of the report are written anew, in memory, from what that gives. Pictures are
-    not compared, for they depend on the version of matplotlib.
+    made, and the texts of the report are written anew, in memory, from what that gives; a full control
+    search kept with the run is made again as well. Pictures are not compared, for they depend on the
+    version of matplotlib.
 
     Args:
         store: The run.
@@ -36,20 +39,33 @@ def verify(store: RunStore, setup: Setup, reports: Path = REPORTS) -> tuple[str,
         none if all is well.
     """
     try:
-        outcome, found = replay(store, setup)
+        differences = list(config_differences(store, setup))
+        outcome, found = _made_again(store, setup)
+        found = differences + found
+        kept = planned_control(store)
+        control = outcome
+        if kept is not None and outcome is not None:
+            control, more = _made_again(kept, permuted_setup(setup))
+            found += more
     except RunError as error:
         return (str(error),)
-    if outcome is None:
+    if outcome is None or control is None:
         return (*found, f"{reports / store.name}: not compared, for the journal is damaged")
     contents = collect(store, setup, outcome)
     folder = reports / store.name
     figures = (folder / "figures").is_dir()
     for name, text in report_texts(contents, figures).items():
         found += _compare_file(folder / name, text)
-    if outcome.finished and outcome.champion is not None:
-        found += _compare_file(store.path / "champion.json", to_json_text(scored_to_json(outcome.champion)))
     found += _compare_index(folder, reports / INDEX)
     return tuple(found)
+
+
+def _made_again(store: RunStore, setup: Setup) -> tuple[Outcome | None, list[str]]:
+    """Make a search again; returns its outcome, None if it cannot be told, and what differs in its folder."""
+    outcome, found = replay(store, setup)
+    if outcome is not None and outcome.finished and outcome.champion is not None:
+        found += _compare_file(store.path / "champion.json", to_json_text(scored_to_json(outcome.champion)))
+    return outcome, found
 
 
 def _compare_file(path: Path, text: str) -> list[str]:

@@ -35,16 +35,21 @@ STRATEGIES: Mapping[str, StrategyFactory] = {
 }
 
 
-def find_strategy(name: str) -> StrategyFactory:
+def find_strategy(name: str, plugins: Mapping[str, StrategyFactory] | None = None) -> StrategyFactory:
     """Return what makes the strategy of a name.
 
     ``islands:hillclimb`` is islands of hill climbing, ``islands:8:genetic`` so many of genetic search.
 
+    Args:
+        name: The strategy's name.
+        plugins: Strategies from plugins, by name.
+
     Raises:
         InputError: There is none of that name.
     """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
+    known = {**STRATEGIES, **(plugins or {})}
+    if name in known:
+        return known[name]
     first, *rest = name.split(":")
     if first == "islands" and rest:
         count = ISLANDS
@@ -52,24 +57,21 @@ def find_strategy(name: str) -> StrategyFactory:
             count = int(rest.pop(0))
         inner = ":".join(rest) if rest else "genetic"
         if count >= 1 and inner:
-            return partial(_islands, make=find_strategy(inner), count=count)
+            return partial(_islands, make=find_strategy(inner, plugins), count=count)
     raise InputError(
         "unknown strategy",
         field="strategy",
-        expected=f"one of {', '.join(STRATEGIES)}, or islands:NAME, islands:COUNT:NAME",
+        expected=f"one of {', '.join(known)}, or islands:NAME, islands:COUNT:NAME",
         found=name,
     )
 
 
-def check_strategy(name: str) -> None:
-    """Raise `InputError` unless there is a strategy of that name."""
-    find_strategy(name)
-
-
-def make_strategy(name: str, problem: Problem) -> Strategy:
-    """Return a new strategy by name.
+def make_strategy(
+    name: str, problem: Problem, plugins: Mapping[str, StrategyFactory] | None = None
+) -> Strategy:
+    """Return a new strategy by name; ``plugins`` has those from plugins, by name.
 
     Raises:
         InputError: There is none of that name.
     """
-    return find_strategy(name)(problem, None)
+    return find_strategy(name, plugins)(problem, None)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from evolve.candidates import Candidate, Offspring, Scored
+from evolve.extensions import OperatorPlugin
 from evolve.grammar import Vocabulary
 from evolve.templates import Template
 
@@ -40,6 +41,7 @@ class Problem:
         fingerprint: Returns, for each candidate, a text that is equal where two rules allocate alike,
             and the candidate's complexity. It costs no evaluation.
         operators: Weight of each operator; those left out or at 0 are not used.
+        plugins: Operators from plugins, by name.
     """
 
     seeds: tuple[Offspring, ...]
@@ -49,6 +51,7 @@ class Problem:
     seed: int
     fingerprint: Callable[[Sequence[Candidate]], list[tuple[str, int]]]
     operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
+    plugins: Mapping[str, OperatorPlugin] = field(default_factory=dict)
 
 
 #: Rounds of proposals a strategy makes to find rules that allocate in a new way.

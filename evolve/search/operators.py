@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from evolve.candidates import Candidate, Offspring, Scored
 from evolve.search.base import Problem
+from evolve.search.plugin_operators import apply_plugin
 from evolve.variation import (
     cross_parameters,
     cross_structure,
@@ -29,6 +30,9 @@ def apply_operator(operator: str, problem: Problem, select: Select) -> Offspring
     """
     if operator == "newcomer":
         return draw_newcomer(problem)
+    if operator in problem.plugins:
+        plugin = problem.plugins[operator]
+        return apply_plugin(plugin, problem, [select() for _ in range(plugin.parents)])
     parent = select().candidate
     template = problem.templates[parent.template]
     if operator == "crossover":

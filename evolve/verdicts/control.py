@@ -12,7 +12,7 @@ nothing better: the best uniform format and the optimum are those of the model u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,17 +83,37 @@ def control_search(store: RunStore, setup: Setup) -> Outcome:
     generations = min(setup.config.generations, max(1, affordable // population))
     config = replace(setup.config, population=population, generations=generations)
     smaller = replace(setup, config=config, problem=replace(setup.problem, population=population))
-    return search(_on_permuted(smaller), _Memory())
+    return search(permuted_setup(smaller), _Memory())
 
 
-def run_control(store: RunStore, setup: Setup) -> None:
-    """Make the full control search, with the settings of the run; it is kept and resumed with the run."""
+def plan_control(store: RunStore) -> None:
+    """Note in a run's directory that it is to have a full control search, for whoever resumes it."""
+    (store.path / CONTROL).mkdir(exist_ok=True)
+
+
+def planned_control(store: RunStore) -> RunStore | None:
+    """Return where the full control search of a run is kept, begun or not; None if it is to have none."""
     kept = RunStore(store.path / CONTROL)
-    kept.path.mkdir(exist_ok=True)
-    search(_on_permuted(setup), kept)
+    return kept if kept.path.is_dir() else None
 
 
-def _on_permuted(setup: Setup) -> Setup:
+def run_control(store: RunStore, setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> bool:
+    """Make the full control search, with the settings of the run, or what is missing of it.
+
+    Args:
+        store: The run, in whose directory it is kept.
+        setup: What the run searched.
+        should_stop: Asked after each generation; True ends the search so that it can be resumed.
+
+    Returns:
+        Whether it has ended.
+    """
+    plan_control(store)
+    return search(permuted_setup(setup), RunStore(store.path / CONTROL), should_stop=should_stop).finished
+
+
+def permuted_setup(setup: Setup) -> Setup:
+    """Return what a control search searches: the same, scored on permuted models."""
     splits = {"train": setup.dataset.train, "valid": setup.dataset.valid}
     truth = {
         each.name: each for profiles in splits.values() for each in permuted(profiles, setup.config.seed)

@@ -187,7 +187,7 @@ OTHERS = {
     "new with a bad name": (nothing, ["heuristics", "new", "two words"], ["bad name", "'two words'"]),
     "new with a keyword": (nothing, ["heuristics", "new", "lambda"], ["bad name"]),
     "new with a role's name": (nothing, ["heuristics", "new", "baseline"], ["means something else"]),
-    "new with a name taken": (nothing, ["heuristics", "new", "hybrid"], ["there is a heuristic hybrid"]),
+    "new with a name taken": (nothing, ["heuristics", "new", "hybrid"], ["there is a plugin hybrid"]),
     "new with a file there": (text("heuristics/m.py", "x"), ["heuristics", "new", "m"], ["exists already"]),
     "new where no folder can be": (
         text("heuristics", "x"),

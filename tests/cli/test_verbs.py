@@ -139,8 +139,9 @@ def test_resume_of_a_finished_run_changes_nothing(one):
 
 def test_report_is_written_again(one):
     shutil.rmtree("reports")
-    answer = one("report", "one", "--no-figures", "--json")
-    assert answer.json == {"run": "one", "report": "reports/one/report.md"}
+    told = one("report", "one", "--no-figures", "--json").json
+    assert (told.pop("run"), told.pop("report")) == ("one", "reports/one/report.md")
+    assert told == json.loads(Path("reports/one/report.json").read_text())
     assert Path("reports/one/report.md").is_file()
     assert one("report", "--no-figures").out == "reports/one/report.md\n"
 
@@ -246,8 +247,8 @@ def test_lineage_reaches_the_seeds(one):
 
 def test_heuristics_are_listed_shown_and_checked(evolve):
     listed = evolve("heuristics", "list", "--json").json
-    assert set(listed) == {"heuristics", "broken"}
-    assert listed["broken"] == []
+    assert set(listed) == {"heuristics", "operators", "strategies", "broken"}
+    assert listed["broken"] == listed["operators"] == listed["strategies"] == []
     rows = {each["name"]: each for each in listed["heuristics"]}
     assert all(set(each) == {"name", "role", "kind", "summary"} for each in rows.values())
     assert rows["hybrid"]["role"] == "baseline"
@@ -331,7 +332,7 @@ def test_check_says_what_is_wrong_with_data(evolve):
 
 
 VERBS = [
-    *("run", "resume", "report", "verify", "evaluate", "optimum", "lineage", "bench"),
+    *("run", "resume", "report", "verify", "evaluate", "optimum", "lineage", "bench", "profile"),
     *("heuristics list", "heuristics show", "heuristics check", "heuristics new"),
     *("datasets list", "datasets show", "datasets check", "datasets generate"),
 ]
