@@ -24,6 +24,7 @@ UNSEEN_FAMILIES = ("grouped-query", "mixture-of-experts", "mobilenet", "convnext
 SUITES = ("suite", "suite-shift")
 _SUITE_SIZES = {"train": 64, "valid": 32, "test": 64}
 
+_ENDINGS = (".json", ".json.gz")
 _DOCUMENTS = {".md", ".rst", ".txt"}
 _LAYOUT = "folders train, valid, test with one profile a file, or files train.json, valid.json, test.json"
 
@@ -181,9 +182,9 @@ def _find_by_path(text: str) -> Dataset:
     path = Path(text)
     if text and path.is_dir():
         return _load_folder(path)
-    if path.suffix == ".json":
+    if path.name.endswith(_ENDINGS):
         profile = load_profile(path)
-        return Dataset(path.stem, (profile,), (profile,), (), text, single_file=True)
+        return Dataset(_stem(path), (profile,), (profile,), (), text, single_file=True)
     if text and path.exists():
         raise ProfileError("not a profile", file=path, expected="a folder or a .json file")
     names = [name for name, _ in available_datasets()]
@@ -256,10 +257,14 @@ def _load_folder(folder: Path) -> Dataset:
     return Dataset(name, train, valid, test, str(folder), single_file=same and len(train) == 1)
 
 
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".json")
+
+
 def _profile_files(folder: Path) -> list[Path]:
     paths = [path for path in _visible(folder) if path.suffix not in _DOCUMENTS and path.name != "LICENSE"]
     for path in paths:
-        if path.suffix != ".json" or path.is_dir():
+        if not path.name.endswith(_ENDINGS) or path.is_dir():
             found = f"{'folder' if path.is_dir() else 'file'} {path.name}"
             raise ProfileError("not a profile", file=path, expected="only .json files here", found=found)
     return paths

@@ -83,6 +83,14 @@ class RunError(InputError):
     """A run is missing, exists already or cannot be continued."""
 
 
+class BudgetError(InputError):
+    """A budget or a floor is badly written, or no allocation keeps it."""
+
+
+class NetworkError(InputError):
+    """A real network, its data or what runs it cannot be used."""
+
+
 class RuleError(EvolveError):
     """A rule failed while it allocated; the engine turns this into a status, never into a crash."""
 

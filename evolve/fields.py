@@ -5,8 +5,10 @@ Each fault is one `ProfileError` that says where it is, what was expected and wh
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -16,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evolve.errors import InputError, ProfileError
+
+_GZIP = b"\x1f\x8b"
 
 
 class Field(NamedTuple):
@@ -43,9 +47,14 @@ def _remember_repeated(pairs: list[tuple[str, Any]]) -> _Object:
 
 
 def read_json(path: Path) -> object:
-    """Return the JSON of a file; objects remember a key given twice."""
+    """Return the JSON of a file, which may be compressed by gzip; objects remember a key given twice."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_remember_repeated)
+        data = path.read_bytes()
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_remember_repeated)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
+        raise ProfileError(f"damaged ({fault})", expected="JSON compressed by gzip") from None
     except FileNotFoundError:
         raise ProfileError("no such file", expected="a JSON file") from None
     except IsADirectoryError:

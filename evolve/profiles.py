@@ -5,12 +5,16 @@ Shapes are written with L, the number of layers, and K, the number of formats.
 
 from __future__ import annotations
 
+import copy
+import gzip
 import hashlib
 import json
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,15 @@ from numpy.typing import NDArray
 from evolve.errors import ProfileError
 from evolve.fields import Field, blamed_on, fault_in, near_match, parse_object, parse_value, read_json
 from evolve.formats import PrecisionFormat, get_format, known_formats
+from evolve.layer_groups import TIES, check_names, check_ties, parse_names, parse_ties
+from evolve.layer_tables import (
+    LayerTables,
+    find_table,
+    freeze_tables,
+    parse_table,
+    parse_tables,
+    row_to_json,
+)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -66,6 +79,14 @@ _OPTIONAL_FIELDS = {
     "description": Field("a text", str),
     "seed": Field("a whole number or null", (int, type(None))),
     "source": Field("a text", str),
+    "tied_layers": TIES,
+    "provenance": Field("an object", dict),
+}
+_OPTIONAL_LAYER_FIELDS = {
+    "name": _PROFILE_FIELDS["name"],
+    "bits": Field("a list of numbers from 0.01 to 64, one a format", list),
+    "costs": Field("an object of numbers, or of lists of one number a format", dict),
+    "measurements": Field("an object of numbers, or of lists of one number a format", dict),
 }
 _FORMAT_FIELDS = {
     "name": Field("letters, digits and underscores", str),
@@ -95,6 +116,13 @@ class ModelProfile:
         description: One line for people.
         seed: The seed of a synthetic model.
         source: Where the numbers come from.
+        layer_names: What the network calls each layer, (L,), or empty.
+        tied_layers: Groups of layers, by position in ``layer_type``, that share one format.
+        layer_bits: Bits per weight of each layer in each format, (L, K), where scales make them
+            differ with a layer's shape; None where ``bits`` holds for every layer.
+        costs: By name, a further cost of each layer, (L,), or in each format, (L, K).
+        measurements: By name, what else was measured, (L,) or (L, K).
+        provenance: How it was measured: JSON values, for people and tools, never for rules.
 
     Raises:
         ProfileError: A shape or a value is not valid.
@@ -114,17 +142,37 @@ class ModelProfile:
     description: str = ""
     seed: int | None = None
     source: str = ""
+    layer_names: tuple[str, ...] = ()
+    tied_layers: tuple[tuple[int, ...], ...] = ()
+    layer_bits: FloatArray | None = None
+    costs: LayerTables = field(default_factory=dict)
+    measurements: LayerTables = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", tuple(self.formats))
         object.__setattr__(self, "layer_type", tuple(self.layer_type))
         _check_heading(self)
-        for name, field in _ARRAYS.items():
-            kind = np.int64 if field.kind is int else np.float64
+        for name, known in _ARRAYS.items():
+            kind = np.int64 if known.kind is int else np.float64
             # A copy, so that no one else can write into a frozen profile.
             array = np.array(getattr(self, name)).astype(kind, order="C", casting="same_kind")
             object.__setattr__(self, name, _frozen(array))
         _check_arrays(self)
+        self._settle_extras()
+
+    def _settle_extras(self) -> None:
+        L, K = len(self.layer_type), len(self.formats)
+        object.__setattr__(self, "layer_names", tuple(self.layer_names))
+        object.__setattr__(self, "tied_layers", tuple(tuple(map(int, each)) for each in self.tied_layers))
+        check_names(self.layer_names, L)
+        check_ties(self.tied_layers, L)
+        if self.layer_bits is not None:
+            object.__setattr__(self, "layer_bits", _frozen(np.array(self.layer_bits, dtype=np.float64)))
+            _check_layer_bits(self)
+        for kind in ("costs", "measurements"):
+            object.__setattr__(self, kind, freeze_tables(kind, getattr(self, kind), L, K))
+        object.__setattr__(self, "provenance", MappingProxyType(copy.deepcopy(dict(self.provenance))))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelProfile) and self.content_hash == other.content_hash
@@ -134,7 +182,10 @@ class ModelProfile:
 
     def __reduce__(self) -> tuple[type[ModelProfile], tuple[Any, ...]]:
         # Rebuilt by the constructor: plain unpickling would leave the arrays writeable.
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+        values = (getattr(self, each.name) for each in fields(self))
+        return type(self), tuple(
+            dict(value) if isinstance(value, MappingProxyType) else value for value in values
+        )
 
     @property
     def num_layers(self) -> int:
@@ -155,6 +206,27 @@ class ModelProfile:
     def bits(self) -> FloatArray:
         """Bits per weight of each format, (K,)."""
         return _frozen(np.array([each.bits for each in self.formats], dtype=np.float64))
+
+    @cached_property
+    def bits_table(self) -> FloatArray:
+        """Bits per weight of each layer in each format, (L, K)."""
+        shape = (self.num_layers, len(self.formats))
+        return _frozen(np.broadcast_to(self.bits, shape)) if self.layer_bits is None else self.layer_bits
+
+    def cost_table(self, name: str) -> FloatArray:
+        """Return what each layer costs in each format, (L, K).
+
+        Args:
+            name: ``size``, which is in bits, scales counted; or one of ``costs``, in its own unit. A
+                cost of one number a layer is the same in every format.
+
+        Raises:
+            ProfileError: There is no such cost.
+        """
+        if name == "size" and "size" not in self.costs:
+            return _frozen(self.num_params[:, None] * self.bits_table)
+        table = find_table("costs", self.costs, name)
+        return table if table.ndim == 2 else _frozen(np.broadcast_to(table[:, None], self.bits_table.shape))
 
     @cached_property
     def relative_position(self) -> FloatArray:
@@ -178,6 +250,14 @@ class ModelProfile:
         content: dict[str, Any] = {name: getattr(self, name).tolist() for name in _ARRAYS}
         content["name"], content["layer_type"] = self.name, self.layer_type
         content["formats"] = [(each.name, float(each.bits), each.kind) for each in self.formats]
+        # Only what is there, so that profiles without extras keep the hash they always had.
+        if self.tied_layers:
+            content["tied_layers"] = self.tied_layers
+        if self.layer_bits is not None:
+            content["layer_bits"] = self.layer_bits.tolist()
+        for kind in ("costs", "measurements"):
+            if tables := getattr(self, kind):
+                content[kind] = {name: table.tolist() for name, table in tables.items()}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -195,14 +275,18 @@ def load_profile(path: str | os.PathLike[str]) -> ModelProfile:
 def save_profile(profile: ModelProfile, path: str | os.PathLike[str]) -> None:
     """Write a profile in the published JSON form; the file appears whole or not at all.
 
+    A name that ends in ``.gz`` makes it compressed.
+
     Raises:
         ProfileError: The file cannot be written.
     """
     target = Path(path)
     aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(profile_to_json(profile), indent=1, allow_nan=False))
+        text = json.dumps(profile_to_json(profile), indent=1, allow_nan=False).encode()
+        with aside.open("wb") as file:
+            # Without the time of writing: the same profile gives the same bytes.
+            file.write(gzip.compress(text, mtime=0) if target.suffix == ".gz" else text)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(target)
@@ -223,6 +307,7 @@ def profile_to_json(profile: ModelProfile) -> dict[str, Any]:
             "total_params": profile.total_params,
             **{name: float(getattr(profile, name)[layer]) for name in _STATISTICS},
             "sensitivity": profile.sensitivity[layer].tolist(),
+            **_extras_to_json(profile, layer),
         }
         for layer, kind in enumerate(profile.layer_type)
     ]
@@ -235,8 +320,22 @@ def profile_to_json(profile: ModelProfile) -> dict[str, Any]:
             each.name if each in known else {"name": each.name, "bits": each.bits, "kind": each.kind}
             for each in profile.formats
         ],
+        **({"tied_layers": [list(each) for each in profile.tied_layers]} if profile.tied_layers else {}),
+        **({"provenance": dict(profile.provenance)} if profile.provenance else {}),
         "layers": layers,
     }
+
+
+def _extras_to_json(profile: ModelProfile, layer: int) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    if profile.layer_names:
+        row["name"] = profile.layer_names[layer]
+    if profile.layer_bits is not None:
+        row["bits"] = profile.layer_bits[layer].tolist()
+    for kind in ("costs", "measurements"):
+        if tables := getattr(profile, kind):
+            row[kind] = row_to_json(tables, layer)
+    return row
 
 
 def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> ModelProfile:
@@ -256,6 +355,7 @@ def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> M
             raise fault_in("no formats", None, "formats", "at least one format", [])
         rows = [_parse_layer(each, f"layer {at}", len(formats)) for at, each in enumerate(top["layers"])]
         order = sorted(range(len(formats)), key=lambda at: formats[at].bits)
+        top["tied_layers"] = parse_ties(top.get("tied_layers", []))
         columns: dict[str, Any] = {
             name: np.array([row[name] for row in rows]) for name in ("num_params", *_STATISTICS)
         }
@@ -264,6 +364,10 @@ def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> M
             layer_type=tuple(row["layer_type"] for row in rows),
             layer_index=np.array([row["layer_idx"] for row in rows]),
             sensitivity=np.array([[row["sensitivity"][at] for at in order] for row in rows]),
+            layer_names=parse_names(rows),
+            layer_bits=parse_table("bits", rows, order),
+            costs=parse_tables("costs", rows, order),
+            measurements=parse_tables("measurements", rows, order),
             **columns,
             **{name: top[name] for name in ("name", *_OPTIONAL_FIELDS) if name in top},
         )
@@ -302,17 +406,17 @@ def _check_heading(profile: ModelProfile) -> None:
 
 def _check_arrays(profile: ModelProfile) -> None:
     L, K = len(profile.layer_type), len(profile.formats)
-    for name, field in _ARRAYS.items():
+    for name, known in _ARRAYS.items():
         array = getattr(profile, name)
         letters, shape = ("(L, K)", (L, K)) if name == "sensitivity" else ("(L,)", (L,))
         if array.shape != shape:
             raise fault_in("wrong shape", None, name, f"{letters} = {shape}", array.shape)
         # Written so that NaN, which compares false with everything, is caught too.
-        outside = np.argwhere(~((array >= field.low) & (array <= field.high)))
+        outside = np.argwhere(~((array >= known.low) & (array <= known.high)))
         if len(outside):
             where = tuple(outside[0])
             label = f"{name}[{profile.format_names[where[1]]}]" if name == "sensitivity" else name
-            raise fault_in("out of bounds", f"layer {where[0]}", label, field.expected, array[where].item())
+            raise fault_in("out of bounds", f"layer {where[0]}", label, known.expected, array[where].item())
     seen: set[int] = set()
     words = f"a whole number from 0 to {L - 1}, another in each layer"
     for layer, index in enumerate(profile.layer_index.tolist()):
@@ -326,6 +430,20 @@ def _check_arrays(profile: ModelProfile) -> None:
         raise fault_in("too many weights", None, "num_params", f"a sum of at most {MOST_PARAMS}", total)
 
 
+def _check_layer_bits(profile: ModelProfile) -> None:
+    table = profile.bits_table
+    shape = (len(profile.layer_type), len(profile.formats))
+    if table.shape != shape:
+        raise fault_in("wrong shape", None, "layer_bits", f"(L, K) = {shape}", table.shape)
+    outside = np.argwhere(~((table >= 0.01) & (table <= 64)))
+    if len(outside):
+        layer, place = outside[0].tolist()
+        label = f"bits[{profile.format_names[place]}]"
+        raise fault_in(
+            "out of bounds", f"layer {layer}", label, "a number from 0.01 to 64", table[layer, place].item()
+        )
+
+
 def _parse_format(data: object) -> PrecisionFormat:
     if isinstance(data, str):
         return get_format(data)
@@ -334,7 +452,7 @@ def _parse_format(data: object) -> PrecisionFormat:
 
 
 def _parse_layer(data: object, place: str, K: int) -> dict[str, Any]:
-    row = parse_object(data, _LAYER_FIELDS, place=place)
+    row = parse_object(data, _LAYER_FIELDS, _OPTIONAL_LAYER_FIELDS, place)
     curve = row["sensitivity"]
     if len(curve) != K:
         raise fault_in("wrong length", place, "sensitivity", f"{K} numbers, one a format", len(curve))

@@ -11,8 +11,11 @@ import sys
 import click
 
 from evolve import __version__
+from evolve.cli.allocating import allocate
 from evolve.cli.benchmarking import bench
 from evolve.cli.catalogue import datasets, heuristics
+from evolve.cli.exporting import export
+from evolve.cli.profiling import profile
 from evolve.cli.running import report, resume, run, verify
 from evolve.cli.scoring import evaluate, lineage, optimum
 from evolve.errors import EvolveError
@@ -31,8 +34,10 @@ def evolve() -> None:
     """
 
 
-for _verb in (run, resume, report, verify, evaluate, optimum, lineage, bench, heuristics, datasets):
+for _verb in (run, resume, report, verify, evaluate, optimum, lineage, bench, heuristics, datasets, profile):
     evolve.add_command(_verb)
+evolve.add_command(allocate)
+evolve.add_command(export)
 
 
 def main() -> None:

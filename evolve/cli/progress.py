@@ -78,6 +78,47 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+class CellProgress:
+    """Shows the layers of a network as they are measured, with the time left."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._first: int | None = None
+        self._live: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._live = Progress(
+                TextColumn("cell"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.fields[layer]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._live.add_task("", total=None, layer="")
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, done: int, total: int, layer: str) -> None:
+        """Show that ``done`` of ``total`` cells are measured and which layer is next."""
+        if self._first is None:
+            self._first, self._start = done, time.perf_counter()
+        if self._live is not None:
+            self._live.update(self._task, completed=done, total=total, layer=layer)
+            return
+        measured = done - self._first
+        left = (time.perf_counter() - self._start) / max(measured, 1) * (total - done)
+        when = f"  {left:,.0f} s left" if measured else ""
+        click.echo(f"cell {done}/{total}{when}  {layer}", err=True)
+
+
 class Interrupts:
     """First Ctrl-C: finish the generation and stop. Second: stop at once. Both leave a run to resume."""
 

@@ -1,0 +1,71 @@
+"""Names of layers, and groups of layers that share one format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evolve.fields import Field, Words, fault_in
+
+TIES = Field("a list of lists of positions in layers", list)
+
+
+def check_names(names: Sequence[str], L: int) -> None:
+    """Refuse names that are not one printable text a layer, each another.
+
+    Raises:
+        ProfileError: Naming the layer.
+    """
+    if names and len(names) != L:
+        raise fault_in("wrong shape", None, "layer_names", f"(L,) = {(L,)} or none", (len(names),))
+    seen: dict[str, int] = {}
+    for layer, name in enumerate(names):
+        place = f"layer {layer}"
+        if not (name.strip() and name.isprintable()):
+            raise fault_in("bad name", place, "name", "a printable text that is not empty", name)
+        if name in seen:
+            words = f"another name than that of layer {seen[name]}"
+            raise fault_in("name given twice", place, "name", words, name)
+        seen[name] = layer
+
+
+def check_ties(groups: Sequence[Sequence[int]], L: int) -> None:
+    """Refuse groups of tied layers that overlap or name a layer that is not there.
+
+    Raises:
+        ProfileError: Naming the position.
+    """
+    seen: set[int] = set()
+    for group in groups:
+        for layer in group:
+            if not 0 <= layer < L or layer in seen:
+                words = f"positions from 0 to {L - 1}, each at most once"
+                raise fault_in("bad tie", None, "tied_layers", words, layer)
+            seen.add(layer)
+
+
+def parse_names(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the layers, (L,), or none.
+
+    Raises:
+        ProfileError: Some layers have one and some have none.
+    """
+    named = [row["name"] for row in rows if "name" in row]
+    if named and len(named) < len(rows):
+        at = next(layer for layer, row in enumerate(rows) if "name" not in row)
+        words = "a name, as other layers have"
+        raise fault_in("missing field", f"layer {at}", "name", words, Words("nothing"))
+    return tuple(named)
+
+
+def parse_ties(groups: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    """Return groups of positions as JSON holds them.
+
+    Raises:
+        ProfileError: A group is no list of whole numbers.
+    """
+    for group in groups:
+        whole = isinstance(group, list) and all(type(each) is int for each in group)
+        if not whole:
+            raise fault_in("bad tie", None, "tied_layers", TIES.expected, group)
+    return tuple(map(tuple, groups))

@@ -1,0 +1,193 @@
+"""How far the outputs of a changed network are from those of the unchanged one, and from the truth.
+
+Each task declares its divergence, all zero for equal outputs and quadratic in small changes:
+
+- ``classification``, ``language``: Kullback-Leibler divergence of the predicted distributions.
+- ``embedding``: one minus the cosine.
+- ``regression``: half the squared change over the variance of the unchanged outputs, which is the
+  Kullback-Leibler divergence of Gaussians of that variance.
+
+Shapes: R rows (samples, or tokens of a language model), V classes or dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evolve.networks.network import OutputArray, Targets
+
+FloatArray = NDArray[np.float64]
+
+TASKS = ("classification", "language", "embedding", "regression")
+LABELLED = ("classification", "language")
+
+#: Numbers that are worked on at a time: bounds the memory of a large vocabulary.
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What each row shows; NaN where it has no label, and rows that do not count left out, (R,).
+
+    Attributes:
+        divergence: Of the outputs from the reference.
+        loss: Cross entropy, or squared error.
+        hit: 1 where the class of the highest output is right, else 0.
+    """
+
+    divergence: FloatArray
+    loss: FloatArray
+    hit: FloatArray
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The means over all rows.
+
+    Attributes:
+        divergence: Mean divergence from the unchanged outputs, at least 0.
+        loss: Mean loss, None without labels.
+        accuracy: Share of right rows, None unless the labels are classes.
+        perplexity: exp(loss) of a language model, None for other tasks.
+    """
+
+    divergence: float
+    loss: float | None = None
+    accuracy: float | None = None
+    perplexity: float | None = None
+
+
+class Reference:
+    """The unchanged outputs, and the truth, that changed outputs are compared with.
+
+    Args:
+        task: One of `TASKS`.
+        outputs: Unchanged outputs of each batch, (R, V) or with more axes in front.
+        targets: What they should be.
+    """
+
+    def __init__(self, task: str, outputs: Sequence[OutputArray], targets: Sequence[Targets]) -> None:
+        self.task = task
+        self.outputs = [_as_rows(each, task) for each in outputs]
+        self.targets = list(targets)
+        self._variance = _variance(self.outputs) if task == "regression" else None
+        self.unchanged = self.compare(outputs)
+
+    def compare(self, outputs: Iterable[OutputArray]) -> Measurement:
+        """Return the means over all rows of outputs, a batch after the other."""
+        rows = [self.rows(batch, each) for batch, each in enumerate(outputs)]
+        return self.summarise(rows)
+
+    def summarise(self, rows: Sequence[Rows]) -> Measurement:
+        """Return the means over rows."""
+        divergence = _mean([each.divergence for each in rows])
+        loss = _mean([each.loss for each in rows])
+        accuracy = _mean([each.hit for each in rows])
+        perplexity = float(np.exp(min(loss, 700))) if loss is not None and self.task == "language" else None
+        return Measurement(max(divergence or 0.0, 0.0), loss, accuracy, perplexity)
+
+    def rows(self, batch: int, outputs: OutputArray) -> Rows:
+        """Return what each row of a batch's outputs shows."""
+        reference, targets = self.outputs[batch], self.targets[batch]
+        changed = _as_rows(outputs, self.task)
+        counted = np.ones(len(reference), bool) if targets.counted is None else targets.counted
+        size = max(1, _CHUNK // max(1, reference.shape[1]))
+        parts = []
+        for start in range(0, len(reference), size):
+            chunk = slice(start, start + size)
+            labels = None if targets.labels is None else targets.labels[chunk]
+            parts.append(self._rows(reference[chunk], changed[chunk], labels))
+        joined = np.concatenate(parts, axis=1)[:, counted]
+        return Rows(*joined)
+
+    def _rows(
+        self, reference: OutputArray, changed: OutputArray, labels: NDArray[np.int64] | None
+    ) -> FloatArray:
+        """Return divergence, loss and hit of each row, (3, R)."""
+        old, new = reference.astype(np.float64), changed.astype(np.float64)
+        result = np.full((3, len(old)), np.nan)
+        if self.task in LABELLED:
+            old, new = _log_softmax(old), _log_softmax(new)
+            result[0] = (np.exp(old) * (old - new)).sum(axis=1)
+            if labels is not None:
+                known = np.flatnonzero(labels >= 0)
+                result[1, known] = -new[known, labels[known]]
+                result[2, known] = new[known].argmax(axis=1) == labels[known]
+        elif self.task == "embedding":
+            scale = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
+            # Of an embedding that is zero there is no direction to keep.
+            cosine = (old * new).sum(axis=1) / np.where(scale > 0, scale, 1)
+            result[0] = np.where(scale > 0, 1 - cosine, (old != new).any(axis=1))
+        else:
+            assert self._variance is not None
+            result[0] = 0.5 * ((new - old) ** 2 / self._variance).sum(axis=1)
+            if labels is not None:
+                result[1] = ((new - labels.reshape(new.shape)) ** 2).mean(axis=1)
+        return result
+
+    def curvature_sample(self, batch: int, outputs: OutputArray, rng: np.random.Generator) -> OutputArray:
+        """Return a random direction of the outputs whose covariance is the divergence's curvature.
+
+        Back-propagated, it gives gradients whose mean square is the Fisher information.
+
+        Args:
+            batch: Which batch.
+            outputs: Its unchanged outputs.
+            rng: Draws a class of the predicted distribution, or Gaussian noise, for each row.
+
+        Returns:
+            An array like ``outputs``; rows that do not count are 0.
+        """
+        rows = _as_rows(outputs, self.task).astype(np.float64)
+        counted = self.targets[batch].counted
+        if self.task in LABELLED:
+            direction = -np.exp(_log_softmax(rows))
+            steps = np.cumsum(-direction, axis=1)
+            drawn = (rng.random((len(rows), 1)) * steps[:, -1:] > steps).sum(axis=1)
+            direction[np.arange(len(rows)), np.minimum(drawn, rows.shape[1] - 1)] += 1
+        elif self.task == "embedding":
+            length = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+            noise, unit = rng.standard_normal(rows.shape), rows / length
+            direction = (noise - unit * (unit * noise).sum(axis=1, keepdims=True)) / length
+        else:
+            assert self._variance is not None
+            direction = rng.standard_normal(rows.shape) / np.sqrt(self._variance)
+        if counted is not None:
+            direction[~counted] = 0
+        return direction.reshape(outputs.shape).astype(np.float32)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows that count."""
+        return sum(
+            len(outputs) if targets.counted is None else int(targets.counted.sum())
+            for outputs, targets in zip(self.outputs, self.targets, strict=True)
+        )
+
+
+def _as_rows(outputs: OutputArray, task: str) -> OutputArray:
+    if task == "regression":
+        return outputs.reshape(len(outputs), -1)
+    return outputs.reshape(-1, outputs.shape[-1])
+
+
+def _log_softmax(rows: FloatArray) -> FloatArray:
+    shifted: FloatArray = rows - rows.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
+
+
+def _variance(outputs: Sequence[OutputArray]) -> FloatArray:
+    joined = np.concatenate(outputs).astype(np.float64)
+    variance: FloatArray = joined.var(axis=0)
+    return np.where(variance > 0, variance, 1.0)
+
+
+def _mean(parts: Sequence[FloatArray]) -> float | None:
+    joined = np.concatenate(parts)
+    known = joined[~np.isnan(joined)]
+    return float(known.mean()) if len(known) else None

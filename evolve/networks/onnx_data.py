@@ -1,0 +1,138 @@
+"""The data of an ONNX network: what its inputs take, and the right answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from evolve.errors import NetworkError
+from evolve.networks.metrics import LABELLED, TASKS
+from evolve.networks.network import OutputArray, Targets
+
+#: What the array of right answers may be called.
+LABELS = ("labels", "label", "targets", "target", "y")
+
+
+def fit_data(
+    graph: onnx.GraphProto, data: Mapping[str, NDArray[Any]], path: Path
+) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
+    """Return the arrays by the graph's inputs, in their types, and the labels.
+
+    Raises:
+        NetworkError: An array is missing, or they differ in the number of samples.
+    """
+    constants = {each.name for each in graph.initializer}
+    wanted = {each.name: each for each in graph.input if each.name not in constants}
+    label = next((name for name in LABELS if name in data and name not in wanted), None)
+    others = [name for name in data if name != label]
+    given = dict(data)
+    if len(wanted) == 1 and len(others) == 1:
+        given = {next(iter(wanted)): data[others[0]]}
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise NetworkError(
+            "arrays missing in the data",
+            file=path,
+            field="data",
+            expected=f"an array for each input: {', '.join(wanted)}; and labels, if there are any",
+            found=sorted(data),
+            cure=f"Save them with numpy.savez(..., {', '.join(f'{name}=…' for name in missing)}).",
+        )
+    inputs = {}
+    for name, info in wanted.items():
+        kind = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        inputs[name] = np.ascontiguousarray(given[name].astype(kind))
+    labels = None if label is None else data[label]
+    lengths = {name: len(array) if array.ndim else 0 for name, array in inputs.items()}
+    if labels is not None:
+        lengths[str(label)] = len(labels)
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        words = "the same number of samples in each array, at least one"
+        raise NetworkError("arrays do not fit", file=path, field="data", expected=words, found=lengths)
+    return inputs, labels
+
+
+def choose_batch_size(graph: onnx.GraphProto, samples: int, wanted: int, path: Path) -> int:
+    """Return the samples of a batch: the graph's own number if it is fixed.
+
+    Raises:
+        NetworkError: The samples do not divide into batches of that number.
+    """
+    constants = {each.name for each in graph.initializer}
+    for each in graph.input:
+        dims = each.type.tensor_type.shape.dim
+        if each.name not in constants and len(dims) and dims[0].dim_value:
+            fixed = int(dims[0].dim_value)
+            if samples % fixed:
+                words = f"a multiple of {fixed} samples, the graph's batch size"
+                raise NetworkError(
+                    "arrays do not fit", file=path, field="data", expected=words, found=samples
+                )
+            return fixed
+    return wanted
+
+
+def choose_task(output: OutputArray, labels: NDArray[Any] | None, task: str | None, path: Path) -> str:
+    """Return the task, found by the labels and the form of the output where none is declared.
+
+    Raises:
+        NetworkError: There is no such task, or the labels do not fit it.
+    """
+    if task is not None and task not in TASKS:
+        raise NetworkError(
+            "unknown task", file=path, field="task", expected=f"one of {', '.join(TASKS)}", found=task
+        )
+    if task is None and labels is None:
+        return "embedding"
+    if task is None:
+        assert labels is not None
+        if not np.issubdtype(labels.dtype, np.integer):
+            return "regression"
+        task = "language" if output.ndim == 3 else "classification"
+    if labels is not None and task in LABELLED:
+        # The first batch may be shorter than all the labels, not their other axes.
+        fits = labels.shape[1:] == output.shape[1:-1] and labels.max() < output.shape[-1]
+        if not fits or not np.issubdtype(labels.dtype, np.integer):
+            shape = ("N", *output.shape[1:-1])
+            words = f"whole numbers below {output.shape[-1]} of shape {shape}"
+            found = f"{labels.dtype} of shape {labels.shape}"
+            raise NetworkError(
+                "labels do not fit the outputs", file=path, field="data", expected=words, found=found
+            )
+    return task
+
+
+def make_targets(
+    batches: Sequence[Mapping[str, NDArray[Any]]], axes: int, labels: NDArray[Any] | None, task: str
+) -> list[Targets]:
+    """Return the right answers of each batch by row of the output.
+
+    Args:
+        batches: The arrays of each batch, by input.
+        axes: Number of axes of the output.
+        labels: The right answers of all samples, if there are any; those of a language model may be the
+            tokens themselves, or left out.
+        task: What the outputs are compared by.
+    """
+    made = []
+    start = 0
+    for batch in batches:
+        ids = next(iter(batch.values()))
+        part = None if labels is None else labels[start : start + len(ids)]
+        start += len(ids)
+        mask = batch.get("attention_mask")
+        counted = None
+        if mask is not None and axes == 3 and mask.shape == ids.shape:
+            counted = mask.astype(bool).reshape(-1)
+        if task == "language" and (part is None or np.array_equal(part, ids)):
+            part = np.concatenate([ids[:, 1:], np.full_like(ids[:, :1], -100)], axis=1)
+        if part is not None and task in LABELLED:
+            part = part.astype(np.int64).reshape(-1)
+            part = part if counted is None else np.where(counted, part, -100)
+        made.append(Targets(None if task == "embedding" else part, counted))
+    return made

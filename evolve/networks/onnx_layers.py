@@ -1,0 +1,119 @@
+"""Finds the weight layers of an ONNX graph."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from evolve.networks.network import product_kind
+
+#: Where operators have their weights: the input, and the layer type; None for a matrix product.
+_WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
+    "Conv": ((1, "Conv"),),
+    "ConvTranspose": ((1, "Conv"),),
+    "Gemm": ((1, None), (0, None)),
+    "MatMul": ((1, None), (0, None)),
+    "Gather": ((0, "Embedding"),),
+    "LSTM": ((1, "Linear"), (2, "Linear")),
+    "GRU": ((1, "Linear"), (2, "Linear")),
+    "RNN": ((1, "Linear"), (2, "Linear")),
+    "BatchNormalization": ((1, "LayerNorm"),),
+    "LayerNormalization": ((1, "LayerNorm"),),
+    "InstanceNormalization": ((1, "LayerNorm"),),
+    "GroupNormalization": ((1, "LayerNorm"),),
+    "RMSNormalization": ((1, "LayerNorm"),),
+    "SimplifiedLayerNormalization": ((1, "LayerNorm"),),
+}
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+#: Names that exporters make up: the node's name says more.
+_MADE_UP = re.compile(r"^(onnx::|val_|_?\d+$|const)|_output_\d+$|_transposed$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class OnnxLayer:
+    """A weight layer and its initializer.
+
+    Attributes:
+        name: The initializer's name without ``.weight``, or the node's where that one is made up.
+        kind: A layer type; the classifier is still a ``Linear``.
+        initializer: The initializer's name.
+        axes: The initializer's axes in the order that puts output channels first.
+    """
+
+    name: str
+    kind: str
+    initializer: str
+    axes: tuple[int, ...]
+
+    def channels_first(self, array: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the initializer's array with output channels first, as float32."""
+        return np.ascontiguousarray(array.transpose(self.axes).astype(np.float32))
+
+    def own_layout(self, weights: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return weights, output channels first, in the initializer's layout and type."""
+        return np.ascontiguousarray(weights.transpose(np.argsort(self.axes)).astype(dtype))
+
+
+def find_onnx_layers(graph: onnx.GraphProto, origins: Mapping[str, str]) -> list[OnnxLayer]:
+    """Return the weight layers in the order of the nodes, an initializer that several nodes read once.
+
+    Args:
+        graph: A graph without constants that are no initializers.
+        origins: The names that initializers had before they were copied or transposed.
+    """
+    initializers = {
+        each.name: each for each in graph.initializer if each.data_type in _FLOATS and len(each.dims)
+    }
+    layers: dict[str, OnnxLayer] = {}
+    taken: set[str] = set()
+    for node in graph.node:
+        for place, kind in _WEIGHT_INPUTS.get(node.op_type, ()):
+            key = node.input[place] if place < len(node.input) else ""
+            if key not in initializers or key in layers or not np.prod(initializers[key].dims):
+                continue
+            rank = len(initializers[key].dims)
+            if kind is None and (rank < 2 or (node.op_type == "Gemm" and rank != 2)):
+                continue
+            if kind == "Embedding" and (rank < 2 or _attribute(node, "axis", 0) != 0):
+                continue
+            name = _layer_name(key, origins.get(key, key), node, taken)
+            taken.add(name)
+            layers[key] = OnnxLayer(name, kind or product_kind(key, node.name), key, _axes(node, place, rank))
+            if kind is None:
+                break  # a product of two constants is no layer twice
+    return list(layers.values())
+
+
+def _layer_name(key: str, origin: str, node: onnx.NodeProto, taken: set[str]) -> str:
+    """Return the first name that is no made-up one and not taken yet: the tensor's, or the module's."""
+    parts = node.name.strip("/").split("/")
+    if parts[-1].startswith(node.op_type):
+        parts = parts[:-1]
+    names = [each.removesuffix(".weight") for each in (key, origin) if not _MADE_UP.search(each)]
+    names += [".".join(parts), node.name, key]
+    return next(name for name in names if name.strip() and (name not in taken or name == key))
+
+
+def _axes(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ...]:
+    """Return the order of axes that puts output channels first."""
+    axes = list(range(rank))
+    if node.op_type == "ConvTranspose":
+        return (1, 0, *axes[2:])
+    if node.op_type == "MatMul":
+        # (…, in, out) on the right, (…, out, in) on the left.
+        return (rank - 1, *axes[:-1]) if place == 1 else (rank - 2, *axes[:-2], rank - 1)
+    if node.op_type == "Gemm":
+        transposed = bool(_attribute(node, "transB" if place == 1 else "transA", 0))
+        return (0, 1) if transposed == (place == 1) else (1, 0)
+    # Recurrent ones are (directions, gates · hidden, in).
+    return (1, 0, 2) if node.op_type in ("LSTM", "GRU", "RNN") and rank == 3 else tuple(axes)
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((each.i for each in node.attribute if each.name == name), default)

@@ -1,0 +1,185 @@
+"""An ONNX network, run by onnxruntime, with its calibration data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from evolve.errors import NetworkError
+from evolve.networks.metrics import LABELLED
+from evolve.networks.network import OutputArray, Targets, Value, WeightArray, WeightLayer
+from evolve.networks.onnx_constants import fold_constants, take_out
+from evolve.networks.onnx_data import choose_batch_size, choose_task, fit_data, make_targets
+from evolve.networks.onnx_graph import OnnxGraph
+from evolve.networks.onnx_layers import OnnxLayer, find_onnx_layers
+from evolve.networks.slicing import Slices
+
+
+class OnnxNetwork:
+    """An ONNX model with the data it is measured on.
+
+    Args:
+        path: The model.
+        data: An array for each input of the graph, by name, samples along the first axis, and the right
+            answers as ``labels`` if there are any. Where the graph has one input, the only array that is
+            no label serves as it, whatever its name.
+        task: One of `evolve.networks.metrics.TASKS`; found by the labels where not given.
+        batch_size: Samples a batch; a graph of a fixed batch size keeps that.
+        threads: Threads of onnxruntime, 0 for as many as there are cores.
+
+    Raises:
+        NetworkError: The model cannot be read or has no weights, or the data do not fit.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        data: Mapping[str, NDArray[Any]],
+        task: str | None = None,
+        batch_size: int = 64,
+        threads: int = 0,
+    ) -> None:
+        self.path = Path(path)
+        self.name = self.path.stem
+        self.model = _load(self.path)
+        origins = fold_constants(self.model.graph)
+        found = find_onnx_layers(self.model.graph, origins)
+        if not found:
+            raise NetworkError(
+                "no weight layers", file=path, expected="Conv, Gemm, MatMul or Gather with initializers"
+            )
+        self._layers = {each.name: each for each in found}
+        large = take_out(self.model.graph, {each.initializer for each in found})
+        output = self.model.graph.output[0].name
+        names = {each.initializer: each.name for each in found}
+        self._graph = OnnxGraph(self.model, large, names, output, threads)
+        self._slices = Slices(self._graph)
+        self._everything = self._graph.plan(self._slices.needed, frozenset({output}))
+        inputs, labels = fit_data(self.model.graph, data, self.path)
+        samples = len(next(iter(inputs.values())))
+        size = choose_batch_size(self.model.graph, samples, batch_size, self.path)
+        self._inputs = [
+            {name: array[start : start + size] for name, array in inputs.items()}
+            for start in range(0, samples, size)
+        ]
+        self.num_batches = len(self._inputs)
+        first = self._run_first()
+        self.task = choose_task(first, labels, task, self.path)
+        self._targets = make_targets(self._inputs, first.ndim, labels, self.task)
+        self.layers = self._order(first.shape[-1])
+
+    def weights(self, layer: str) -> WeightArray:
+        """Return a layer's weights, output channels first."""
+        return self._layers[layer].channels_first(self._graph.constants[layer])
+
+    def value_of(self, layer: str, weights: WeightArray) -> NDArray[Any]:
+        """Return weights in the initializer's layout and type."""
+        return self._layers[layer].own_layout(weights, self._graph.constants[layer].dtype)
+
+    def outputs(self, batch: int, weights: Mapping[str, WeightArray] | None = None) -> OutputArray:
+        """Return the outputs of a batch with some layers' weights replaced: all nodes run."""
+        values = self.inputs(batch)
+        values |= {layer: self.value_of(layer, array) for layer, array in (weights or {}).items()}
+        made = self._graph.run(self._everything, values)
+        return self.array_of(made[self._graph.output], batch)
+
+    def model_with(self, weights: Mapping[str, WeightArray]) -> onnx.ModelProto:
+        """Return the whole model with some layers' weights replaced."""
+        model = _load(self.path)
+        fold_constants(model.graph)
+        values = {self._layers[name].initializer: self.value_of(name, each) for name, each in weights.items()}
+        for tensor in model.graph.initializer:
+            if tensor.name in values:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
+        return model
+
+    def targets(self, batch: int) -> Targets:
+        """Return what the outputs of a batch should be."""
+        return self._targets[batch]
+
+    def program(self, batch: int) -> OnnxGraph:
+        """Return the graph, which all batches share."""
+        del batch
+        return self._graph
+
+    def inputs(self, batch: int) -> dict[Value, Any]:
+        """Return the arrays of a batch by the names of the graph's inputs."""
+        values: dict[Value, Any] = {}
+        values.update(self._inputs[batch])
+        return values
+
+    def array_of(self, output: NDArray[Any], batch: int) -> OutputArray:
+        """Return an output as an array of float32."""
+        del batch
+        return output.astype(np.float32, copy=False)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Hashes of weights and data, and versions."""
+        constants = self._graph.constants
+        weights = {name: each for name, each in constants.items() if isinstance(each, np.ndarray)}
+        arrays = {
+            f"{at}.{name}": each for at, batch in enumerate(self._inputs) for name, each in batch.items()
+        }
+        labels = {f"{at}.labels": each.labels for at, each in enumerate(self._targets)}
+        return {
+            "framework": "onnx",
+            "versions": {
+                "onnx": onnx.__version__,
+                "onnxruntime": onnxruntime.__version__,
+                "numpy": np.__version__,
+            },
+            "weights_sha256": _hash({str(name): each for name, each in weights.items()}),
+            "data_sha256": _hash(arrays | {name: each for name, each in labels.items() if each is not None}),
+            "samples": sum(len(next(iter(batch.values()))) for batch in self._inputs),
+        }
+
+    def _run_first(self) -> OutputArray:
+        try:
+            return self.outputs(0)
+        except Exception as fault:
+            raise NetworkError(
+                f"onnxruntime does not run the model on the data: {fault}", file=self.path, place="batch 0"
+            ) from fault
+
+    def _order(self, classes: int) -> tuple[WeightLayer, ...]:
+        """Return the layers that the output depends on, in the order they run in."""
+        slices = {name: self._slices.of(name) for name in self._layers}
+        firsts = {name: found.first for name, found in slices.items() if found is not None}
+        names = sorted(firsts, key=lambda name: (firsts[name], list(self._layers).index(name)))
+        ordered = [self._weight_layer(self._layers[name]) for name in names]
+        last = next((at for at in reversed(range(len(ordered))) if ordered[at].kind == "Linear"), None)
+        if last is not None and self.task in LABELLED and ordered[last].shape[0] == classes:
+            ordered[last] = replace(ordered[last], kind="Classifier")
+        return tuple(ordered)
+
+    def _weight_layer(self, layer: OnnxLayer) -> WeightLayer:
+        shape = self._graph.constants[layer.name].shape
+        ordered = tuple(shape[axis] for axis in layer.axes)
+        return WeightLayer(layer.name, layer.kind, ordered, layer.initializer)
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except FileNotFoundError:
+        raise NetworkError("no such file", file=path, expected="an ONNX model") from None
+    except Exception as fault:
+        raise NetworkError(f"cannot be read ({fault})", file=path, expected="an ONNX model") from fault
+
+
+def _hash(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

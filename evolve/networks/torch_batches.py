@@ -1,0 +1,194 @@
+"""What a loader of calibration data may yield, and what the network should make of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+from evolve.errors import NetworkError
+from evolve.networks.metrics import LABELLED, TASKS
+from evolve.networks.network import Targets
+
+_FORMS = "tensors, pairs of inputs and targets, or dictionaries of keyword arguments"
+_LABELS = ("labels", "label", "targets", "target")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One call of the network, and the right answers.
+
+    Attributes:
+        arguments: Positional arguments.
+        keywords: Keyword arguments.
+        labels: The right classes or outputs, or None.
+    """
+
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    labels: torch.Tensor | None = None
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors among the arguments."""
+        leaves = tree_leaves((self.arguments, dict(self.keywords)))
+        return [each for each in leaves if isinstance(each, torch.Tensor)]
+
+    @property
+    def token_ids(self) -> torch.Tensor | None:
+        """The first tensor if it holds whole numbers, (N, T)."""
+        known = self.keywords.get("input_ids")
+        first = known if known is not None else next(iter(self.tensors), None)
+        whole = first is not None and first.ndim == 2 and not first.is_floating_point()
+        return first if whole else None
+
+
+def read_batches(loader: Iterable[Any], device: torch.device, name: str) -> list[Batch]:
+    """Return all batches of a loader.
+
+    Raises:
+        NetworkError: It yields nothing, or something that is no batch.
+    """
+    try:
+        listed = list(loader)
+    except TypeError:
+        raise NetworkError(
+            "not a loader", file=name, field="data", expected=f"an iterable of {_FORMS}", found=type(loader)
+        ) from None
+    if not listed:
+        raise NetworkError("no data", file=name, field="data", expected="at least one batch")
+    return [_read_batch(each, device, f"batch {at}", name) for at, each in enumerate(listed)]
+
+
+def _read_batch(given: Any, device: torch.device, place: str, name: str) -> Batch:
+    moved = tree_map(lambda each: each.to(device) if isinstance(each, torch.Tensor) else each, given)
+    if isinstance(moved, torch.Tensor):
+        batch = Batch((moved,))
+    elif isinstance(moved, Mapping):
+        label = next((key for key in _LABELS if key in moved), None)
+        keywords = {key: value for key, value in moved.items() if key not in _LABELS}
+        batch = Batch((), keywords, None if label is None else moved[label])
+    elif isinstance(moved, tuple | list) and len(moved) == 1:
+        batch = Batch((moved[0],))
+    elif isinstance(moved, tuple | list) and len(moved) > 1:
+        batch = Batch(tuple(moved[:-1]), {}, moved[-1])
+        if len(moved) == 2 and isinstance(moved[0], Mapping):
+            batch = Batch((), moved[0], moved[1])
+    else:
+        raise NetworkError("not a batch", file=name, place=place, expected=_FORMS, found=type(given).__name__)
+    wrong_label = batch.labels is not None and not isinstance(batch.labels, torch.Tensor)
+    if not batch.tensors or wrong_label:
+        found = [type(each).__name__ for each in (*batch.arguments, *batch.keywords.values(), batch.labels)]
+        raise NetworkError("not a batch", file=name, place=place, expected=_FORMS, found=found)
+    return batch
+
+
+def output_tensor(result: Any, name: str) -> torch.Tensor:
+    """Return the tensor that a network's result is compared by: its logits, or the first there is.
+
+    Raises:
+        NetworkError: There is none.
+    """
+    for key in ("logits", "last_hidden_state"):
+        value = result.get(key) if isinstance(result, Mapping) else getattr(result, key, None)
+        if isinstance(value, torch.Tensor):
+            return value
+    for leaf in tree_leaves(result):
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+            return leaf
+    raise NetworkError(
+        "no output", file=name, expected="a tensor, or an object with logits", found=type(result).__name__
+    )
+
+
+def choose_task(batch: Batch, output: torch.Tensor, task: str | None, name: str) -> str:
+    """Return the task, found by the labels and the form of the output where none is declared.
+
+    Raises:
+        NetworkError: The task declared is none.
+    """
+    if task is not None:
+        if task not in TASKS:
+            raise NetworkError(
+                "unknown task", file=name, field="task", expected=f"one of {', '.join(TASKS)}", found=task
+            )
+        return task
+    ids, labels = batch.token_ids, batch.labels
+    if labels is not None and labels.is_floating_point():
+        return "regression"
+    vocabulary = ids is not None and output.shape[:-1] == ids.shape and output.shape[-1] > int(ids.max())
+    if vocabulary and (labels is None or labels.shape == ids.shape):  # type: ignore[union-attr]
+        return "language"
+    return "embedding" if labels is None else "classification"
+
+
+def make_targets(batch: Batch, output: torch.Tensor, task: str, name: str) -> Targets:
+    """Return the right answers by row of the output; a language model's next tokens if none are given.
+
+    Args:
+        batch: The batch.
+        output: Its output, classes last.
+        task: What it is compared by.
+        name: The network, for errors.
+
+    Raises:
+        NetworkError: The labels do not fit the output.
+    """
+    rows = output.shape[:-1]
+    mask = batch.keywords.get("attention_mask")
+    counted = None
+    if isinstance(mask, torch.Tensor) and mask.shape == rows and len(rows) == 2:
+        counted = mask.bool().cpu().numpy().reshape(-1)
+    labels, ids = batch.labels, batch.token_ids
+    if task == "embedding":
+        return Targets(None, counted)
+    if task == "regression":
+        wrong = labels is not None and labels.numel() != output.numel()
+        if wrong:
+            assert labels is not None
+            raise _misfit(labels, tuple(output.shape), name)
+        return Targets(None if labels is None else labels.cpu().numpy().astype(np.float64), None)
+    if task == "language" and ids is not None and (labels is None or _repeats(labels, ids)):
+        labels = ids if labels is None else labels
+        labels = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
+    if labels is None:
+        return Targets(None, counted)
+    if labels.shape != rows or labels.is_floating_point() or int(labels.max()) >= output.shape[-1]:
+        raise _misfit(labels, tuple(rows), name)
+    known = labels.cpu().numpy().astype(np.int64).reshape(-1)
+    if counted is not None:
+        known[~counted] = -100
+    return Targets(known, counted)
+
+
+def _repeats(labels: torch.Tensor, ids: torch.Tensor) -> bool:
+    """Whether labels are the inputs themselves, to be shifted by the one who reads them."""
+    if labels.shape != ids.shape:
+        return False
+    return bool(((labels == ids) | (labels < 0)).all())
+
+
+def _misfit(labels: torch.Tensor, shape: tuple[int, ...], name: str) -> NetworkError:
+    words = f"{LABELLED[0]} labels of shape {shape} below the number of classes, or outputs of that shape"
+    return NetworkError(
+        "labels do not fit the outputs",
+        file=name,
+        field="data",
+        expected=words,
+        found=f"{tuple(labels.shape)} {labels.dtype}",
+    )
+
+
+def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """Return the SHA-256 of tensors with their names, types and shapes, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

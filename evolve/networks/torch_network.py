@@ -1,0 +1,249 @@
+"""A PyTorch network with its calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from evolve.errors import NetworkError
+from evolve.networks.metrics import LABELLED
+from evolve.networks.network import OutputArray, Targets, Value, WeightArray, WeightLayer
+from evolve.networks.slicing import Slices
+from evolve.networks.torch_batches import (
+    Batch,
+    choose_task,
+    hash_tensors,
+    make_targets,
+    output_tensor,
+    read_batches,
+)
+from evolve.networks.torch_layers import TorchLayer, find_torch_layers
+from evolve.networks.torch_recorder import Recorder
+from evolve.networks.torch_tape import Tape
+
+
+class TorchNetwork:
+    """A PyTorch module in evaluation mode, with the batches it is measured on.
+
+    Args:
+        model: The module; it is put in evaluation mode.
+        loader: An iterable of batches: tensors, pairs of inputs and targets, or dictionaries of keyword
+            arguments, labels among them. It is read once.
+        task: One of `evolve.networks.metrics.TASKS`; found by the labels where not given.
+        name: What reports call it; the module's class by default.
+
+    Raises:
+        NetworkError: It is no module, has no weight layer, or does not run on the data.
+    """
+
+    def __init__(
+        self, model: nn.Module, loader: Iterable[Any], task: str | None = None, name: str | None = None
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise NetworkError("not a model", expected="a torch.nn.Module", found=type(model).__name__)
+        self.model = model.eval()
+        self.name = name or type(model).__name__
+        self._found = {each.name: each for each in find_torch_layers(model)}
+        if not self._found:
+            raise NetworkError("no weight layers", file=self.name, expected="a Linear, Conv, Embedding …")
+        device = next(iter(self._found.values())).tensor.device
+        self.batches = read_batches(loader, device, self.name)
+        self.num_batches = len(self.batches)
+        self._programs: list[Tape | None] = []
+        first = self._record(self.batches[0])
+        self.task = choose_task(self.batches[0], first, task, self.name)
+        self._class_axis = _class_axis(self.batches[0], first, self.task)
+        self._targets = [self._make_targets(self.batches[0], first)]
+        for batch in self.batches[1:]:
+            self._targets.append(self._make_targets(batch, self._record(batch)))
+        self._drop_tapes_that_miss_something()
+        self.layers = self._order(first)
+
+    def weights(self, layer: str) -> WeightArray:
+        """Return a layer's weights, output channels first."""
+        return self.channels_first(layer, self._found[layer].tensor)
+
+    def channels_first(self, layer: str, tensor: torch.Tensor) -> WeightArray:
+        """Return a tensor that is laid out as a layer's parameter, output channels first."""
+        array = tensor.detach().float().cpu().numpy()
+        # A copy: the parameter's own memory must not change with it, nor it with the parameter.
+        return np.array(np.moveaxis(array, self._found[layer].channel_axis, 0), order="C")
+
+    def value_of(self, layer: str, weights: WeightArray) -> torch.Tensor:
+        """Return weights in the layout, type and place of the layer's parameter."""
+        found = self._found[layer]
+        array = np.ascontiguousarray(np.moveaxis(weights, 0, found.channel_axis))
+        return torch.from_numpy(array).to(found.tensor.device, found.tensor.dtype)
+
+    def outputs(self, batch: int, weights: Mapping[str, WeightArray] | None = None) -> OutputArray:
+        """Return the outputs of a batch with some layers' weights replaced: a full forward pass."""
+        with self.replaced(weights or {}):
+            return self.array_of(self.forward(batch).detach(), batch)
+
+    def forward(self, batch: int) -> torch.Tensor:
+        """Return the output of a batch as a tensor; gradients are followed unless they are off."""
+        with _same_kernels():
+            return self._call(self.batches[batch])
+
+    @contextmanager
+    def replaced(self, weights: Mapping[str, WeightArray]) -> Iterator[nn.Module]:
+        """Let the model have other weights inside ``with``: layers by name, output channels first."""
+        before = {layer: self._found[layer].tensor.data for layer in weights}
+        try:
+            for layer, array in weights.items():
+                self._found[layer].tensor.data = self.value_of(layer, array)
+            with torch.no_grad():
+                yield self.model
+        finally:
+            for layer, data in before.items():
+                self._found[layer].tensor.data = data
+
+    def parameter(self, layer: str) -> nn.Parameter:
+        """Return a layer's parameter."""
+        return self._found[layer].tensor
+
+    def targets(self, batch: int) -> Targets:
+        """Return what the outputs of a batch should be."""
+        return self._targets[batch]
+
+    def program(self, batch: int) -> Tape | None:
+        """Return the tape of a batch, None where running parts of it could give other numbers."""
+        return self._programs[batch]
+
+    def inputs(self, batch: int) -> dict[Value, Any]:
+        """Return the batch's tensors as its tape names them."""
+        return {("input", at): tensor for at, tensor in enumerate(self.batches[batch].tensors)}
+
+    def array_of(self, output: torch.Tensor, batch: int) -> OutputArray:
+        """Return an output as an array of float32, classes last."""
+        del batch
+        array: OutputArray = self.classes_last(output).float().cpu().numpy()
+        return array
+
+    def classes_last(self, output: torch.Tensor) -> torch.Tensor:
+        """Return an output with its classes on the last axis."""
+        return torch.movedim(output, self._class_axis, -1)
+
+    def tensor_of(self, array: OutputArray, output: torch.Tensor) -> torch.Tensor:
+        """Return an array, classes last, laid out as an output."""
+        tensor = torch.from_numpy(array).to(output.device, output.dtype)
+        return torch.movedim(tensor, -1, self._class_axis)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Hashes of weights and data, and versions."""
+        data = [
+            (f"{at}.{place}", tensor)
+            for at, batch in enumerate(self.batches)
+            for place, tensor in enumerate([*batch.tensors, batch.labels])
+            if tensor is not None
+        ]
+        return {
+            "framework": "torch",
+            "versions": {"torch": torch.__version__, "numpy": np.__version__},
+            "weights_sha256": hash_tensors(self.model.state_dict().items()),
+            "data_sha256": hash_tensors(data),
+            "samples": sum(len(batch.tensors[0]) for batch in self.batches),
+        }
+
+    def _call(self, batch: Batch) -> torch.Tensor:
+        return output_tensor(self.model(*batch.arguments, **batch.keywords), self.name)
+
+    def _record(self, batch: Batch) -> torch.Tensor:
+        """Run a batch, keep its tape and return its output."""
+        weights = {name: layer.tensor for name, layer in self._found.items()}
+        recorder = Recorder(weights, batch.tensors)
+        try:
+            with torch.no_grad(), _same_kernels(), recorder:
+                output = self._call(batch)
+        except NetworkError:
+            raise
+        except Exception as fault:
+            raise NetworkError(
+                f"the model does not run on the data: {type(fault).__name__}: {fault}",
+                file=self.name,
+                place=f"batch {len(self._programs)}",
+            ) from fault
+        tape = recorder.tape(output)
+        # Equal tapes are kept once: usually all batches but the last, smaller one do the same.
+        known = (each for each in self._programs if each is not None and each.same_as(tape))
+        self._programs.append(next(known, tape))
+        return output
+
+    def _drop_tapes_that_miss_something(self) -> None:
+        """Give up the tapes where, with all weights changed, they differ from the network itself.
+
+        So they do where values pass through something that torch does not see, such as numpy.
+        """
+        tape = self._programs[0]
+        if tape is None:
+            return
+        changed = {name: 1.01 * layer.tensor.detach() for name, layer in self._found.items()}
+        before = {name: layer.tensor.data for name, layer in self._found.items()}
+        plan = tape.plan(Slices(tape).needed, frozenset({tape.output}))
+        recorded = tape.run(plan, self.inputs(0) | changed)[tape.output]
+        try:
+            for name, layer in self._found.items():
+                layer.tensor.data = changed[name]
+            with torch.no_grad():
+                expected = self.forward(0)
+        finally:
+            for name, layer in self._found.items():
+                layer.tensor.data = before[name]
+        if not torch.allclose(recorded, expected, rtol=1e-5, atol=1e-6, equal_nan=True):
+            self._programs = [None] * self.num_batches
+
+    def _make_targets(self, batch: Batch, output: torch.Tensor) -> Targets:
+        return make_targets(batch, self.classes_last(output), self.task, self.name)
+
+    def _order(self, output: torch.Tensor) -> tuple[WeightLayer, ...]:
+        """Return the layers that the output depends on, in the order they run in."""
+        names = list(self._found)
+        program = self._programs[0]
+        if program is not None:
+            slices = Slices(program)
+            first = {name: found.first for name in names if (found := slices.of(name)) is not None}
+            names = sorted(first or names, key=lambda name: (first.get(name, 0), names.index(name)))
+        ordered = [_weight_layer(self._found[name]) for name in names]
+        for at in reversed(range(len(ordered))):
+            if ordered[at].kind == "Linear":
+                fits = ordered[at].shape[0] == output.shape[self._class_axis]
+                if self.task in LABELLED and fits:
+                    ordered[at] = replace(ordered[at], kind="Classifier")
+                break
+        return tuple(ordered)
+
+
+def _weight_layer(layer: TorchLayer) -> WeightLayer:
+    shape = list(layer.tensor.shape)
+    shape.insert(0, shape.pop(layer.channel_axis))
+    return WeightLayer(layer.name, layer.kind, tuple(shape), layer.key)
+
+
+def _class_axis(batch: Batch, output: torch.Tensor, task: str) -> int:
+    """Return where the classes are: before the places of an image that is labelled by pixel, else last."""
+    labels = batch.labels
+    images = (
+        task == "classification"
+        and labels is not None
+        and output.ndim > 2
+        and labels.shape == (output.shape[0], *output.shape[2:])
+    )
+    return 1 if images else -1
+
+
+@contextmanager
+def _same_kernels() -> Iterator[None]:
+    """Keep attention from a fast path that it takes only where nobody watches its parts."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

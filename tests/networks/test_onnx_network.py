@@ -1,0 +1,199 @@
+"""ONNX networks: the same numbers as the PyTorch networks they were exported from."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from small_networks import LanguageModel, residual_network, trained_mlp
+from torch import nn
+
+from evolve.errors import NetworkError
+from evolve.networks import OnnxNetwork, TorchNetwork, find_ties, profile_network
+from evolve.networks.replay import Replay
+
+FORMATS = ("INT4", "INT8", "FP32")
+
+
+def export(model: nn.Module, inputs: torch.Tensor, path, **options) -> str:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model.eval(),
+            (inputs,),
+            buffer,
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "n"}},
+            **options,
+        )
+    path.write_bytes(buffer.getvalue())
+    return str(path)
+
+
+@pytest.fixture
+def mlp(tmp_path):
+    model, data = trained_mlp()
+    images, labels = (torch.cat([batch[part] for batch in data]).numpy() for part in (0, 1))
+    return export(model, data[0][0], tmp_path / "mlp.onnx"), {"x": images, "labels": labels}
+
+
+def networks(kind: str, tmp_path, **options) -> tuple[TorchNetwork, OnnxNetwork]:
+    torch.manual_seed(0)
+    if kind == "language":
+        model, inputs, labels = LanguageModel(), torch.randint(0, 20, (12, 8)), None
+    else:
+        model, inputs, labels = residual_network(), torch.randn(12, 1, 8, 8), torch.randint(0, 10, (12,))
+    path = export(model, inputs, tmp_path / "model.onnx", **options)
+    data = {"x": inputs.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
+    mine = TorchNetwork(model, [inputs if labels is None else (inputs, labels)])
+    return mine, OnnxNetwork(path, data, task=mine.task, batch_size=5, threads=1)
+
+
+UNFOLDED = {"do_constant_folding": False, "training": torch.onnx.TrainingMode.PRESERVE}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("language", {}), ("language", UNFOLDED), ("residual", UNFOLDED)]
+)
+def test_layers_and_numbers_agree_with_torch(kind, options, tmp_path):
+    mine, theirs = networks(kind, tmp_path, **options)
+    described = [sorted((each.name, each.kind, each.shape) for each in net.layers) for net in (mine, theirs)]
+    assert described[0] == described[1]
+    assert find_ties(mine) == find_ties(theirs) != ()
+    assert theirs.num_batches == 3
+    replays = Replay(mine), Replay(theirs)
+    for layer in theirs.layers:
+        np.testing.assert_array_equal(mine.weights(layer.name), theirs.weights(layer.name))
+        weights = theirs.weights(layer.name)
+        noise = np.random.default_rng(0).normal(0, 0.2, weights.shape)
+        changed = (weights + noise).astype(np.float32)
+        plain = [theirs.outputs(at, {layer.name: changed}) for at in range(3)]
+        quick = list(replays[1].outputs(layer.name, changed))
+        for one, other in zip(plain, quick, strict=True):
+            np.testing.assert_array_equal(one, other)
+        exact = next(iter(replays[0].outputs(layer.name, changed)))
+        np.testing.assert_allclose(np.concatenate(quick), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_folded_norms_leave_convolutions(tmp_path):
+    _, theirs = networks("residual", tmp_path)
+    assert {each.kind for each in theirs.layers} == {"Conv", "Classifier"}
+    assert [len(group) for group in find_ties(theirs)] == [2]
+
+
+def test_a_profile_agrees_with_torchs(mlp):
+    path, data = mlp
+    theirs = profile_network(OnnxNetwork(path, data, threads=1), FORMATS)
+    mine = profile_network(TorchNetwork(*trained_mlp()), FORMATS)
+    assert theirs.layer_names == mine.layer_names
+    assert theirs.layer_type == mine.layer_type
+    np.testing.assert_allclose(theirs.loss, mine.loss, rtol=1e-3, atol=1e-9)
+    for name in ("weight_std", "activation_range", "layer_bits"):
+        np.testing.assert_allclose(getattr(theirs, name), getattr(mine, name), rtol=1e-5)
+    for name in ("squared_error", "input_rms", "condition_number", "change_of_accuracy"):
+        np.testing.assert_allclose(theirs.measurements[name], mine.measurements[name], rtol=1e-5, atol=1e-12)
+    # Both estimate the same by different random directions.
+    np.testing.assert_allclose(theirs.measurements["fisher"], mine.measurements["fisher"], rtol=1)
+
+
+def test_the_changed_model_is_a_model(mlp):
+    path, data = mlp
+    network = OnnxNetwork(path, data, batch_size=400, threads=1)
+    changed = {"2": network.weights("2") * np.float32(0.5)}
+    session = onnxruntime.InferenceSession(network.model_with(changed).SerializeToString())
+    expected = network.outputs(0, changed)
+    np.testing.assert_allclose(session.run(None, {"x": data["x"]})[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def graph(nodes, weights, path, inputs=(("x", [None, 4]),)):
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(each), name) for name, each in weights.items()],
+    )
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_layouts_are_told_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(4, 6)).astype("f"), rng.normal(size=(3, 6)).astype("f")
+    nodes = [
+        helper.make_node("MatMul", ["x", "first.weight"], ["h"]),
+        helper.make_node("Gemm", ["h", "second.weight"], ["out"], transB=1),
+    ]
+    path = graph(nodes, {"first.weight": first, "second.weight": second}, tmp_path / "m.onnx")
+    x = rng.normal(size=(7, 4)).astype("f")
+    network = OnnxNetwork(path, {"x": x, "y": np.arange(7) % 3}, threads=1)
+    assert [(each.name, each.shape) for each in network.layers] == [("first", (6, 4)), ("second", (3, 6))]
+    np.testing.assert_array_equal(network.weights("first"), first.T)
+    np.testing.assert_array_equal(network.weights("second"), second)
+    changed = {"first": 2 * first.T, "second": 3 * second}
+    np.testing.assert_allclose(network.outputs(0, changed), 6 * (x @ first @ second.T), rtol=1e-5)
+
+
+def test_branches_inside_nodes_are_followed(tmp_path):
+    weight = np.eye(4, dtype="f")
+
+    def branch(sign: float, name: str):
+        constant = numpy_helper.from_array(np.array(sign, "f"), f"{name}_sign")
+        output = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph(
+            [helper.make_node("Mul", ["h", f"{name}_sign"], [name])], name, [], [output], [constant]
+        )
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "first.weight"], ["h"]),
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Greater", ["total", "zero"], ["positive"]),
+        helper.make_node(
+            "If", ["positive"], ["r"], then_branch=branch(1, "then"), else_branch=branch(-1, "else")
+        ),
+        helper.make_node("MatMul", ["r", "second.weight"], ["out"]),
+    ]
+    weights = {"first.weight": weight, "second.weight": weight, "zero": np.array(0, "f")}
+    path = graph(nodes, weights, tmp_path / "m.onnx")
+    network = OnnxNetwork(path, {"x": np.ones((2, 4), "f")}, threads=1)
+    changed = 3 * weight
+    for layer in ("first", "second"):
+        quick = next(iter(Replay(network).outputs(layer, changed)))
+        np.testing.assert_array_equal(quick, network.outputs(0, {layer: changed}))
+        np.testing.assert_array_equal(quick, np.full((2, 4), 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: {"labels": data["labels"]}, ["arrays missing", "x", "numpy.savez"]),
+        (lambda data: {**data, "labels": data["labels"][:5]}, ["arrays do not fit", "same number"]),
+        (lambda data: {**data, "labels": data["labels"] + 50}, ["labels do not fit", "below 10"]),
+        (lambda data: {**data, "x": data["x"][:, :3]}, ["does not run", "batch 0"]),
+        (lambda data: {"x": data["x"][:0], "labels": data["labels"][:0]}, ["arrays do not fit"]),
+    ],
+)
+def test_bad_data_are_explained(mlp, change, said):
+    path, data = mlp
+    with pytest.raises(NetworkError) as caught:
+        OnnxNetwork(path, change(data))
+    assert all(words in str(caught.value) for words in said), caught.value
+
+
+def test_bad_models_are_explained(tmp_path, mlp):
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(NetworkError, match="cannot be read"):
+        OnnxNetwork(tmp_path / "bad.onnx", mlp[1])
+    path = graph([helper.make_node("Relu", ["x"], ["out"])], {}, tmp_path / "m.onnx")
+    with pytest.raises(NetworkError, match="no weight layers"):
+        OnnxNetwork(path, {"x": np.ones((2, 4), "f")})
+    with pytest.raises(NetworkError, match="unknown task"):
+        OnnxNetwork(mlp[0], mlp[1], task="nothing")

@@ -1,0 +1,198 @@
+"""PyTorch networks: their layers, tasks, ties and gradients, and what is said about bad ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_networks import Block, LanguageModel, build, digits, pairs, tokens, trained_mlp
+from torch import nn
+
+from evolve.errors import NetworkError
+from evolve.networks import TorchNetwork, find_ties, reference_of
+from evolve.networks.replay import Replay
+from evolve.networks.ties import check_ties
+from evolve.networks.torch_gradients import fisher_information, hessian_traces
+
+
+def test_layers_are_in_the_order_they_run_in():
+    network = TorchNetwork(*build("language model"))
+    found = [(layer.name, layer.kind, layer.shape) for layer in network.layers]
+    assert found[0] == ("embedding", "Embedding", (20, 16))
+    assert found[2:7] == [
+        ("blocks.0.norm1", "LayerNorm", (16,)),
+        ("blocks.0.attn.q_proj", "Attention", (16, 16)),
+        ("blocks.0.attn.k_proj", "Attention", (16, 16)),
+        ("blocks.0.attn.v_proj", "Attention", (16, 16)),
+        ("blocks.0.attn.out_proj", "Attention", (16, 16)),
+    ]
+    assert found[-1] == ("head", "Classifier", (20, 16))
+
+
+def test_shared_weights_are_one_layer():
+    network = TorchNetwork(*build("shared weights"))
+    assert [layer.name for layer in network.layers].count("embedding") == 1
+    assert "head" not in [layer.name for layer in network.layers]
+    assert "Classifier" not in [layer.kind for layer in network.layers]
+
+
+def test_weights_have_output_channels_first():
+    model = nn.Sequential(nn.ConvTranspose2d(3, 5, 2), nn.Flatten(), nn.Linear(5 * 9 * 9, 4))
+    network = TorchNetwork(model, pairs(2, 3, 8, 8, classes=4))
+    assert network.layers[0].shape == (5, 3, 2, 2)
+    weights = network.weights("0")
+    assert weights.shape == (5, 3, 2, 2)
+    np.testing.assert_array_equal(network.value_of("0", weights).numpy(), model[0].weight.detach().numpy())
+
+
+def test_modules_with_several_weights_name_each():
+    names = [layer.name for layer in TorchNetwork(*build("lstm")).layers]
+    assert names == ["rnn.weight_ih_l0", "rnn.weight_hh_l0", "head"]
+    names = [layer.name for layer in TorchNetwork(*build("encoder")).layers]
+    assert "0.layers.1.self_attn.in_proj_weight" in names
+    assert "0.layers.1.self_attn.out_proj" in names
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [("language model", "language"), ("residual", "classification"), ("lstm", "classification")],
+)
+def test_the_task_is_found(kind, task):
+    assert TorchNetwork(*build(kind)).task == task
+
+
+def test_the_task_of_other_targets_is_found_or_declared():
+    model, inputs = nn.Linear(8, 4), torch.randn(6, 8)
+    assert TorchNetwork(model, [inputs]).task == "embedding"
+    assert TorchNetwork(model, [(inputs, torch.randn(6, 4))]).task == "regression"
+    assert TorchNetwork(model, [inputs], task="classification").task == "classification"
+    network = TorchNetwork(model, [(inputs, torch.randn(6, 4))])
+    assert reference_of(network).unchanged.loss > 0
+
+
+def test_batches_may_be_keyword_arguments_and_padded():
+    class Keywords(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = LanguageModel()
+
+        def forward(self, input_ids, attention_mask):
+            assert attention_mask.shape == input_ids.shape
+            return {"logits": self.model(input_ids)}
+
+    ids = tokens(3)[0]
+    mask = torch.ones_like(ids)
+    mask[0, 5:] = 0
+    network = TorchNetwork(Keywords(), [{"input_ids": ids, "attention_mask": mask, "labels": ids}])
+    assert network.task == "language"
+    assert network.targets(0).counted.sum() == 25
+    assert (network.targets(0).labels >= 0).sum() == 5 + 9 + 9
+    assert reference_of(network).num_rows == 25
+
+
+def test_ties_are_found():
+    assert find_ties(TorchNetwork(*build("language model")))[:2] == (
+        ("blocks.0.attn.q_proj", "blocks.0.attn.k_proj", "blocks.0.attn.v_proj"),
+        ("blocks.0.mlp.gate_proj", "blocks.0.mlp.up_proj"),
+    )
+    assert find_ties(TorchNetwork(*build("residual"))) == (("3.conv2", "3.shortcut.0"),)
+    assert find_ties(TorchNetwork(*trained_mlp())) == ()
+
+
+def test_names_alone_tie_nothing():
+    class TwoInputs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.key, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.query(x) * self.key(x.relu()))
+
+    assert find_ties(TorchNetwork(TwoInputs(), pairs(3, 8, classes=4))) == ()
+
+
+def test_declared_ties_are_joined_and_checked():
+    network = TorchNetwork(*trained_mlp())
+    assert check_ties(network, [["4", "0"], ["2", "0"]]) == (("0", "2", "4"),)
+    with pytest.raises(NetworkError, match=r"no such layer, found '5'\. Known: 0, 2, 4"):
+        check_ties(network, [["0", "5"]])
+
+
+def test_fisher_predicts_the_divergence_of_small_changes():
+    network = TorchNetwork(*trained_mlp())
+    reference = reference_of(network)
+    fisher = fisher_information(network, reference, np.random.default_rng(0), draws=200)
+    replay, rng = Replay(network), np.random.default_rng(1)
+    for layer in network.layers:
+        weights = network.weights(layer.name)
+        ratios = []
+        for _ in range(30):
+            change = (0.005 * weights.std() * rng.standard_normal(weights.shape)).astype(np.float32)
+            measured = reference.compare(replay.outputs(layer.name, weights + change)).divergence
+            ratios.append(measured / (0.5 * fisher[layer.name] * change**2).sum())
+        assert np.mean(ratios) == pytest.approx(1, rel=0.25)
+
+
+def test_fisher_of_an_embedding_and_a_regression():
+    for task in ("embedding", "regression"):
+        model = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 8))
+        network = TorchNetwork(model, [digits()[0][:200]], task=task)
+        reference, rng = reference_of(network), np.random.default_rng(0)
+        fisher = fisher_information(network, reference, rng, draws=300)
+        for layer in network.layers:
+            weights, ratios = network.weights(layer.name), []
+            for _ in range(20):
+                change = (0.01 * weights.std() * rng.standard_normal(weights.shape)).astype(np.float32)
+                outputs = [network.outputs(0, {layer.name: weights + change})]
+                ratios.append(
+                    reference.compare(outputs).divergence / (0.5 * fisher[layer.name] * change**2).sum()
+                )
+            assert np.mean(ratios) == pytest.approx(1, rel=0.25)
+
+
+def test_hessian_traces_agree_with_the_exact_ones():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    inputs, labels = torch.randn(30, 6), torch.randint(0, 3, (30,))
+    network = TorchNetwork(model, [(inputs, labels)])
+    traces, why_not = hessian_traces(network, np.random.default_rng(0), probes=400)
+    assert why_not is None
+
+    def loss(weight):
+        hidden = torch.tanh(nn.functional.linear(inputs, model[0].weight, model[0].bias))
+        return nn.functional.cross_entropy(nn.functional.linear(hidden, weight, model[2].bias), labels)
+
+    exact = torch.autograd.functional.hessian(loss, model[2].weight.detach()).reshape(12, 12).trace() / 12
+    assert traces["2"] == pytest.approx(float(exact), rel=0.1)
+    assert all(each.grad is None and each.requires_grad for each in model.parameters())
+
+
+def test_attention_has_second_derivatives_too():
+    traces, why_not = hessian_traces(TorchNetwork(*build("language model")), np.random.default_rng(0), 1)
+    assert why_not is None
+    assert "blocks.0.attn.q_proj" in traces
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        (3, [], ["not a model", "torch.nn.Module", "int"]),
+        (nn.ReLU(), pairs(3, 8), ["no weight layers"]),
+        (nn.Linear(8, 4), 5, ["not a loader", "iterable"]),
+        (nn.Linear(8, 4), [], ["no data"]),
+        (nn.Linear(8, 4), ["x"], ["batch 0", "not a batch", "str"]),
+        (nn.Linear(8, 4), pairs(3, 7), ["batch 0", "does not run on the data", "RuntimeError"]),
+        (nn.Linear(8, 4), pairs(3, 8, classes=99), ["labels do not fit"]),
+    ],
+)
+def test_bad_networks_are_explained(model, data, said):
+    with pytest.raises(NetworkError) as caught:
+        TorchNetwork(model, data)
+    assert all(words in str(caught.value) for words in said), caught.value
+
+
+def test_a_model_in_training_is_put_in_evaluation_mode():
+    model = nn.Sequential(Block(16, in_place=False), nn.Dropout(0.5), nn.Linear(16, 4))
+    network = TorchNetwork(model.train(), [torch.randn(2, 5, 16)])
+    assert not model.training
+    np.testing.assert_array_equal(network.outputs(0), network.outputs(0))
