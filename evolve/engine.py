@@ -12,10 +12,11 @@ from evolve.configuration import RunConfig
 from evolve.errors import RunError
 from evolve.executors import make_executor
 from evolve.search.base import Strategy, rank_key
+from evolve.search.refinement import structure_id
 from evolve.setup import Setup
 from evolve.store import RunStore, Snapshot, scored_to_json
 
-#: The champion is the best on valid among so many of the best on train.
+#: The champion is the best on valid among so many structures that are best on train.
 FINALISTS = 10
 #: A search with a limit of evaluations has run dry after so many generations without one.
 _DRY = 10
@@ -48,22 +49,33 @@ class GenerationSummary:
     total: int
 
 
+def finalists(scored: Iterable[Scored]) -> list[Scored]:
+    """Return the candidates that the champion is chosen among, the best on train first.
+
+    A structure stands once among them: rules that differ only in their numbers are no choice. The
+    finalists of some candidates and of more are those of the former's finalists and the latter.
+    """
+    working = [each for each in scored if each.evaluation.status == "ok"]
+    best: dict[str, Scored] = {}
+    for each in sorted(working, key=rank_key, reverse=True):
+        if len(best) == FINALISTS:
+            break
+        best.setdefault(structure_id(each.candidate), each)
+    return list(best.values())
+
+
 def choose_champion(scored: Iterable[Scored]) -> Scored | None:
-    """Return the champion: of the best on train, the best on valid; the simpler one at equal fitness.
+    """Return the champion: of the finalists, the best on valid; the simpler one at equal fitness.
 
     Differences below a billionth are rounding. Without a valid split, train decides alone.
     """
-    working = [each for each in scored if each.evaluation.status == "ok"]
-    if not working:
-        return None
-    finalists = sorted(working, key=rank_key, reverse=True)[:FINALISTS]
 
     def merit(each: Scored) -> tuple[float, int, float]:
         valid = each.evaluation.valid or each.evaluation.train
         assert valid is not None
         return round(valid.objective, 9), -each.evaluation.complexity, round(each.evaluation.objective, 9)
 
-    return max(finalists, key=merit)
+    return max(finalists(scored), key=merit, default=None)
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,7 @@ def search(
     strategy = setup.new_strategy()
     scored = store.scored()
     archive = {each.candidate.id: each for each in scored}
+    best = finalists(scored)
     summaries = _summaries(store)
     snapshot = store.snapshot()
     if snapshot is not None and not snapshot.finished:
@@ -145,7 +158,8 @@ def search(
             scored += new
             if len(offspring) == len(asked):  # else the limit has cut the last generation
                 strategy.tell([archive[each.candidate.id] for each in offspring])
-            summaries.append(_summarise(generation, offspring, new, scored))
+            best = finalists([*best, *new])
+            summaries.append(_summarise(generation, offspring, new, best, len(scored)))
             generation += 1
             finished = _has_ended(summaries, setup.config)
             records = [scored_to_json(each) for each in new]
@@ -161,21 +175,21 @@ def search(
 
 
 def _summarise(
-    generation: int, offspring: Sequence[Offspring], new: Sequence[Scored], scored: Sequence[Scored]
+    generation: int, offspring: Sequence[Offspring], new: Sequence[Scored], best: Sequence[Scored], total: int
 ) -> GenerationSummary:
     working = [each.evaluation.train.fitness for each in new if each.evaluation.train is not None]
-    champion = choose_champion(scored)
-    best = max(scored, key=lambda each: each.evaluation.objective).evaluation.train if scored else None
+    champion = choose_champion(best)
+    first = best[0].evaluation.train if best else None
     return GenerationSummary(
         generation=generation,
-        best=None if best is None else best.fitness,
+        best=None if first is None else first.fitness,
         median=median(working) if working else None,
-        best_objective=None if best is None else best.objective,
+        best_objective=None if first is None else first.objective,
         champion=None if champion is None else champion.candidate.id,
         evaluations=len(new),
         duplicates=len(offspring) - len(new),
         failures=sum(1 for each in new if each.evaluation.status == "failed"),
-        total=len(scored),
+        total=total,
     )
 
 

@@ -33,7 +33,7 @@ from evolve.views import ChoiceArray, ModelView
 FloatArray = npt.NDArray[np.float64]
 #: Elements of the largest array a rule makes at once, so that it stays in the processor's cache;
 #: more parameter vectors go in chunks.
-_CHUNK_ELEMENTS = 250_000
+_CHUNK_ELEMENTS = 70_000
 #: Seconds a rule may take for one call; only a plugin with an endless loop gets there.
 TIME_LIMIT = 20.0
 #: Characters kept of what a rule says when it raises.

@@ -343,13 +343,27 @@ def sibling_of(node: Node, index: int) -> Node | None:
     return node.children[1 - index] if len(node.children) == 2 else None
 
 
-def _number_ranges(node: Node) -> Iterator[Parameter]:
+def argument_range(node: Node, index: int, outer: Parameter) -> Parameter:
+    """Return the natural bounds of a number that is, or would be, an argument of this node.
+
+    Args:
+        node: An operation.
+        index: Which argument.
+        outer: The bounds of a number in the node's own place: what ``where`` chooses between has them too.
+    """
+    if node.operation == "where":
+        return outer
+    return number_range(node.operation, sibling_of(node, index))
+
+
+def _number_ranges(node: Node, outer: Parameter) -> Iterator[Parameter]:
     """Yield, for each number of the tree in order, its bounds, scale and natural name."""
     for index, child in enumerate(node.children):
+        natural = argument_range(node, index, outer)
         if child.operation == "number":
-            yield number_range(node.operation, sibling_of(node, index))
+            yield natural
         else:
-            yield from _number_ranges(child)
+            yield from _number_ranges(child, natural)
 
 
 def name_numbers(nodes: list[Node], taken: Mapping[str, Parameter]) -> tuple[list[Node], list[Parameter]]:
@@ -386,7 +400,7 @@ def name_numbers(nodes: list[Node], taken: Mapping[str, Parameter]) -> tuple[lis
             return node
         return node.with_children(tuple(rename(child, ranges) for child in node.children))
 
-    return [rename(node, _number_ranges(node)) for node in nodes], parameters
+    return [rename(node, _number_ranges(node, signal_range(None))) for node in nodes], parameters
 
 
 def replace_at(node: Node, place: int, fresh: Node) -> Node:

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type, number_range, sibling_of
+from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type, argument_range, signal_range
+from evolve.parameters import Parameter
 from evolve.profiles import LAYER_TYPES
 from evolve.signals import PER_LAYER_SIGNALS, level_index
 
@@ -191,13 +192,19 @@ def undrawn_number() -> Node:
     return Node("number")
 
 
-def draw_numbers(node: Node) -> Node:
-    """Draw the constants that were left undrawn, each within the bounds of its place."""
+def draw_numbers(node: Node, outer: Parameter | None = None) -> Node:
+    """Draw the constants that were left undrawn, each within the bounds of its place.
+
+    Args:
+        node: An expression.
+        outer: The bounds of a number in its place; None where it stands by itself.
+    """
+    outer = outer or signal_range(None)
     children = []
     for index, child in enumerate(node.children):
+        natural = argument_range(node, index, outer)
         if child.operation == "number" and child.value is None:
-            bounds = number_range(node.operation, sibling_of(node, index))
-            children.append(Node("number", value=float(bounds.from_unit(random.random()))))
+            children.append(Node("number", value=float(natural.from_unit(random.random()))))
         else:
-            children.append(draw_numbers(child))
+            children.append(draw_numbers(child, natural))
     return node.with_children(tuple(children)) if children else node

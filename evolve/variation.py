@@ -59,6 +59,29 @@ def mutate_parameters(candidate: Candidate, template: Template) -> Varied:
     return _with_values(candidate, changed), _words_for(dict(candidate.parameters), changed)
 
 
+def redraw_parameters(candidate: Candidate, template: Template, kept: Mapping[str, float]) -> Varied:
+    """Draw the numbers of a new structure anew.
+
+    Args:
+        candidate: A rule with at least one parameter.
+        template: Its template.
+        kept: Parameters of the rule it was made from: those it still has move little, the others far.
+    """
+    parameters = template.parameters_of(candidate)
+    units = [each.to_unit(each.default) for each in parameters]
+    inherited = [kept.get(each.name) == each.default for each in parameters]
+    moved = random.randrange(len(units))
+    drawn = []
+    for place, unit in enumerate(units):
+        if not inherited[place]:
+            unit = random.random() if random.random() < 0.5 else random.gauss(unit, 0.15)
+        elif random.random() < 0.3 or (place == moved and all(inherited)):
+            unit = random.gauss(unit, 0.1)
+        drawn.append(min(1.0, max(0.0, unit)))
+    changed = _moved(parameters, units, drawn)
+    return _with_values(candidate, changed), _words_for(dict(candidate.parameters), changed)
+
+
 def cross_parameters(first: Candidate, second: Candidate, template: Template) -> Varied:
     """Blend the parameters of two candidates of one structure by deap's simulated binary crossover."""
     parameters, others = template.parameters_of(first), template.parameters_of(second)

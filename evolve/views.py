@@ -179,7 +179,14 @@ class ModelView:
             RuleError: The shape is another.
         """
         table = self._table(cost, "cheapest: cost")
-        return np.asarray(np.argmin(table, axis=0), dtype=np.uint8)
+        least, chosen = table[0], np.zeros(table.shape[1:], dtype=np.uint8)
+        # Format by format: `argmin` along the first axis takes five times as long.
+        for index, costs in enumerate(table[1:], 1):
+            chosen = np.maximum(chosen, (costs < least) * np.uint8(index))
+            least = np.minimum(least, costs)
+        if np.isnan(least).any():
+            return np.asarray(np.argmin(table, axis=0), dtype=np.uint8)
+        return chosen
 
     def narrowest(self, allowed: BoolArray) -> ChoiceArray:
         """Return the index of each layer's narrowest allowed format, of the widest where none is.
@@ -260,15 +267,17 @@ class ModelView:
 
     def bits_of(self, choices: ChoiceArray) -> FloatArray:
         """Return the bits per weight of (…, N) chosen formats."""
-        return np.asarray(self._format_bits[choices])
+        return np.asarray(np.take(self._format_bits, choices))
 
     def pick(self, table: FloatArray, choices: ChoiceArray) -> FloatArray:
         """Return (…, N) the values of a (K, 1 or P, 1 or N) table at (…, N) chosen formats."""
         full = self._table(table, "pick: table")
         rows = np.broadcast_to(choices, np.broadcast_shapes(full.shape[1:], np.shape(choices)))
-        full = np.broadcast_to(full, (len(full), *rows.shape))
-        picked = np.take_along_axis(full, rows[None].astype(np.intp), axis=0)[0]
-        return np.asarray(picked)
+        picked = np.broadcast_to(full[0], rows.shape)
+        # Format by format: `take_along_axis` takes three times as long.
+        for index, values in enumerate(full[1:], 1):
+            picked = np.where(rows == index, values, picked)
+        return picked
 
     def running_total(self, values: FloatArray, score: FloatArray) -> FloatArray:
         """Return the sum of (…, N) values over its model's layers of lower (…, N) score, its own included."""

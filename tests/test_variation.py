@@ -249,7 +249,8 @@ def test_a_score_of_a_template_does_not_stray_by_crossover():
     template = TEMPLATES["two_pass"]
     slot = next(each for each in template.slots if each.reads)
     contents = {each.name: "model.param_fraction" for each in template.slots}
-    first = Candidate("two_pass", tuple({**contents, "loss": "model.loss"}.items()))
+    numbers = tuple((each.name, each.default) for each in template.parameters)
+    first = Candidate("two_pass", tuple({**contents, "loss": "model.loss"}.items()), numbers)
     second = replace(first, slots=tuple({**dict(first.slots), slot.name: " * ".join(slot.reads)}.items()))
     taken = 0
     with seeded() as reseed:

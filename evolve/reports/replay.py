@@ -9,7 +9,7 @@ from typing import Any
 
 from evolve.batches import evaluate_candidates
 from evolve.candidates import Evaluation, Offspring, Scored
-from evolve.engine import GenerationSummary, Outcome, choose_champion, within_limit
+from evolve.engine import GenerationSummary, Outcome, choose_champion, finalists, within_limit
 from evolve.errors import EvolveError
 from evolve.executors import make_executor
 from evolve.search.base import rank_key
@@ -74,6 +74,7 @@ class _Replay:
         self.known: dict[str, Scored] = {}
         self.summaries: list[GenerationSummary] = []
         self.broken = False
+        self._best: list[Scored] = []
 
     def check_structure(self) -> Iterator[str]:
         """Divide the journal into generations; yields what does not fit."""
@@ -165,8 +166,9 @@ class _Replay:
 
     def _summarise(self, number: int, made: int, new: Sequence[Scored]) -> GenerationSummary:
         working = [each.evaluation.train.fitness for each in new if each.evaluation.train is not None]
-        champion = choose_champion(self.scored)
-        best = max(self.scored, key=rank_key).evaluation.train if self.scored else None
+        self._best = finalists([*self._best, *new])
+        champion = choose_champion(self._best)
+        best = self._best[0].evaluation.train if self._best else None
         return GenerationSummary(
             generation=number,
             best=None if best is None else best.fitness,

@@ -12,11 +12,15 @@ from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, ga
 from evolve.search.operators import Select, apply_operator
 from evolve.search.rates import OperatorRates
 from evolve.search.refinement import Refiner
+from evolve.variation import redraw_parameters
 
 #: Refinement takes at most one of so many offspring, where other operators are in use.
 _REFINED_SHARE = 3
 #: Smaller populations are not refined: a CMA-ES generation would take several of theirs.
 _LEAST_REFINED = 48
+#: Candidates that a new structure enters with, where there is refinement: itself and others that
+#: differ from it in their numbers.
+_BROOD = 8
 
 
 class Breeder:
@@ -36,6 +40,9 @@ class Breeder:
         self._asked: list[Offspring] = []
         self._parents: dict[str, Scored] = {}
         self._best: Scored | None = None
+        # What was evaluated before this generation is forgotten, but for what was met again.
+        self._since = 0
+        self._met_again: list[str] = []
 
     def begin(self) -> list[Offspring]:
         """Return the seed heuristics and, if there is room, variations of them."""
@@ -44,6 +51,21 @@ class Breeder:
         pool = [_unscored(each) for each in seeds]
         self._asked = seeds + self._vary(lambda: random.choice(pool), self._problem.population - len(seeds))
         return self._asked
+
+    def begin_anew(self) -> list[Offspring]:
+        """Return random rules."""
+        pool = [_unscored(each) for each in self._problem.seeds]
+        self._asked = self._vary(lambda: random.choice(pool), self._problem.population, {"newcomer": 1.0})
+        return self._asked
+
+    def forget(self, generation: int, known: Sequence[Scored]) -> None:
+        """Treat nothing evaluated before this generation as known but these, and refine nothing of it."""
+        self._since = generation
+        self._met_again = [each.candidate.id for each in known]
+        self._novelty = Novelty(self._problem)
+        self._novelty.add([each.candidate for each in known])
+        self._refiner = Refiner(self._problem)
+        self._best = None
 
     def breed(self, select: Select, pool: Sequence[Scored]) -> list[Offspring]:
         """Return one generation of offspring.
@@ -67,8 +89,10 @@ class Breeder:
         self._asked = refined + self._vary(select, population - len(refined))
         return self._asked
 
-    def _vary(self, select: Select, wanted: int) -> list[Offspring]:
-        shares = self._rates.shares()
+    def _vary(
+        self, select: Select, wanted: int, shares: Mapping[str, float] | None = None
+    ) -> list[Offspring]:
+        shares = shares or self._rates.shares()
         # Where nothing is left to refine, its share goes to the others.
         names = [name for name in shares if name != "refine"] or ["parameters"]
         weights = [shares.get(name, 1.0) for name in names]
@@ -88,7 +112,35 @@ class Breeder:
                     proposals.append(apply_operator(operator, self._problem, noted))
                 return proposals
 
-            return gather(make, self._novelty, wanted)
+            if self._problem.population < _LEAST_REFINED:
+                return gather(make, self._novelty, wanted)
+            found: list[Offspring] = []
+            while len(found) < wanted:
+                first = gather(make, self._novelty, -(-(wanted - len(found)) // _BROOD))
+                if not first:
+                    break
+                found += first
+                siblings: list[Offspring] = []
+                for each, draw in zip(first, self._seeds.draw(len(first)), strict=True):
+                    reseed(draw)
+                    siblings += self._siblings(each)
+                del siblings[wanted - len(found) :]
+                new = self._novelty.add([each.candidate for each in siblings])
+                found += [each for each, is_new in zip(siblings, new, strict=True) if is_new]
+            return found
+
+    def _siblings(self, first: Offspring) -> list[Offspring]:
+        """Give a new structure other numbers too, so that it is not judged by those it came with."""
+        template = self._problem.templates[first.candidate.template]
+        if first.operator == "parameters" or not template.parameters_of(first.candidate):
+            return []
+        parent = self._parents.get(first.parents[0]) if first.operator != "newcomer" else None
+        kept = {} if parent is None else dict(parent.candidate.parameters)
+        drawn = [redraw_parameters(first.candidate, template, kept) for _ in range(_BROOD - 1)]
+        return [
+            Offspring(candidate, first.operator, first.parents, f"{first.change}; {words}")
+            for candidate, words in drawn
+        ]
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the offspring asked for, in the same order."""
@@ -97,6 +149,7 @@ class Breeder:
         pairs = list(zip(self._asked, scored, strict=True))
         self._rates.tell((asked.operator, self._succeeded(asked, each, known)) for asked, each in pairs)
         self._refiner.tell([each for asked, each in pairs if asked.operator == "refine"])
+        self._met_again += [each.candidate.id for each in scored if each.generation < self._since]
         for each in scored:
             if self._best is None or rank_key(each) > rank_key(self._best):
                 self._best = each
@@ -116,6 +169,8 @@ class Breeder:
             "best": None if self._best is None else self._best.candidate.id,
             "rates": self._rates.state(),
             "refiner": self._refiner.state(),
+            "since": self._since,
+            "met_again": list(self._met_again),
         }
 
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
@@ -124,7 +179,13 @@ class Breeder:
         self._best = None if state["best"] is None else archive[state["best"]]
         self._rates.restore(state["rates"])
         self._refiner.restore(state["refiner"], archive)
-        self._novelty.add([each.candidate for each in archive.values()])
+        self._since = state["since"]
+        if self._since:
+            self._novelty = Novelty(self._problem)
+        self._met_again = list(state["met_again"])
+        known = [each for each in archive.values() if each.generation >= self._since]
+        known += [archive[each] for each in self._met_again]
+        self._novelty.add([each.candidate for each in known])
 
 
 def _unscored(offspring: Offspring) -> Scored:

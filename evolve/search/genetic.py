@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from evolve.candidates import Offspring, Scored
 from evolve.search.base import Novelty, Problem, rank_key
 from evolve.search.breeding import Breeder
 from evolve.search.operators import Select
+from evolve.search.refinement import structure_id
 
 #: The elites, from which parents are drawn, are as many as the population divided by this.
 _ELITE_SHARE = 3
@@ -22,6 +24,12 @@ _ALIKE = 3
 _NICHE_ELITES = 8
 #: Smaller populations have no niches: they need this many elites a template.
 _LEAST_NICHE = 3
+#: Structures that wait to be refined, elites or not: a structure is good only once its numbers are.
+_PROMISING = 100
+#: A search starts anew after so many generations in which its best rule has not risen by so much.
+_PATIENCE, _RISE = 50, 1e-4
+#: Rules that an epoch leaves behind, and fresh epochs after which one starts from what all left.
+_LEGACY, _FRESH_EPOCHS = 20, 3
 
 
 class _Individual:
@@ -41,15 +49,25 @@ class Genetic:
     The first generation holds every seed heuristic and, if there is room, variations of them.
     Each later one is the offspring of tournament winners among the elites, which are the best
     of everything so far. The code templates are niches: few rules of one structure survive
-    (clearing, Pétrowski 1996), the best of each template do, and each template gets as many
-    parents. On the suite the form that is good early wins the whole population otherwise, and
-    the median share of the optimum after 2000 evaluations falls from above 0.99 to 0.97.
+    (clearing, Pétrowski 1996), the best of each template do, and each template has parents. On the
+    suite the form that is good early wins the whole population otherwise, and the median share
+    of the optimum after 2000 evaluations falls from above 0.99 to 0.97.
+
+    A search that has come to rest starts anew: epochs from random rules, and after every third
+    one from the best of all, so that what they found is combined.
     """
 
     def __init__(self, problem: Problem, novelty: Novelty | None = None) -> None:
         self._problem = problem
         self._breeder = Breeder(problem, novelty)
+        # Islands share what is known, and are each other's way out.
+        self._restarts = novelty is None
         self._elites: list[Scored] = []
+        self._promising: list[Scored] = []
+        self._legacy: list[Scored] = []
+        self._epoch = 0
+        self._idle = 0
+        self._height = -math.inf
 
     @property
     def elites(self) -> int:
@@ -59,8 +77,8 @@ class Genetic:
     def ask(self) -> list[Offspring]:
         """Return the next generation's offspring; elites are not evaluated again."""
         if not self._elites:
-            return self._breeder.begin()
-        return self._breeder.breed(self._selection(), self._elites)
+            return self._breeder.begin_anew() if self._epoch else self._breeder.begin()
+        return self._breeder.breed(self._selection(), [*self._elites, *self._promising])
 
     def _selection(self) -> Select:
         niches: dict[str, list[_Individual]] = {}
@@ -71,9 +89,12 @@ class Genetic:
                 niches.setdefault(each.candidate.template, []).append(_Individual(each))
         # Where only plain functions are left, they are the niche.
         pools = list(niches.values()) or [[_Individual(each) for each in self._elites]]
+        # The better a template does, the more parents it gives; none is left without.
+        pools.sort(key=lambda pool: max(each.key for each in pool), reverse=True)
+        weights = [1.0 / (place + 1.0) for place in range(len(pools))]
 
         def select() -> Scored:
-            pool = random.choice(pools) if len(pools) > 1 else pools[0]
+            pool = random.choices(pools, weights)[0] if len(pools) > 1 else pools[0]
             chosen: Scored = tools.selTournament(pool, 1, _TOURNAMENT_SIZE, fit_attr="key")[0].scored
             return chosen
 
@@ -87,9 +108,32 @@ class Genetic:
         return varies and self.elites >= _LEAST_NICHE * forms
 
     def tell(self, scored: Sequence[Scored]) -> None:
-        """Let the best of elites and offspring be the elites."""
+        """Let the best of elites and offspring be the elites; start anew where nothing has risen for long."""
         self._breeder.tell(scored)
         self.welcome(scored)
+        if not (self._restarts and self._has_niches and scored):
+            return
+        best = self._elites[0].evaluation.objective
+        self._idle += 1
+        if best > self._height + _RISE:
+            self._height, self._idle = best, 0
+        if self._idle >= _PATIENCE:
+            self._start_anew(1 + max(each.generation for each in scored))
+
+    def _start_anew(self, generation: int) -> None:
+        """Begin another epoch, from random rules or, now and then, from the best of those before it.
+
+        What one epoch has settled on is often a local optimum, and the way out of it leads through rules
+        that were tried already; so an epoch knows nothing of what was tried before.
+        """
+        self._legacy += _first_of(self._elites, lambda each: structure_id(each.candidate), 1)[:_LEGACY]
+        self._epoch += 1
+        self._idle, self._height = 0, -math.inf
+        self._elites, self._promising = [], []
+        if self._epoch % (_FRESH_EPOCHS + 1) == _FRESH_EPOCHS:
+            self.welcome(self._legacy)
+            self._legacy = []
+        self._breeder.forget(generation, self._elites)
 
     def welcome(self, immigrants: Sequence[Scored]) -> None:
         """Let the best of elites and immigrants be the elites."""
@@ -98,6 +142,9 @@ class Genetic:
         # A failure is nobody's parent as long as anything works, however few of its template do.
         working = [each for each in ranked if each.evaluation.status == "ok"]
         self._elites = self._survivors(working or ranked)
+        pool = {each.candidate.id: each for each in (*self._promising, *immigrants)}
+        ranked = sorted(pool.values(), key=rank_key, reverse=True)
+        self._promising = _first_of(ranked, lambda each: structure_id(each.candidate), 1)[:_PROMISING]
 
     def _survivors(self, ranked: list[Scored]) -> list[Scored]:
         if not self._has_niches:
@@ -114,12 +161,22 @@ class Genetic:
         return {
             "breeder": self._breeder.state(),
             "elites": [each.candidate.id for each in self._elites],
+            "promising": [each.candidate.id for each in self._promising],
+            "legacy": [each.candidate.id for each in self._legacy],
+            "epoch": self._epoch,
+            "idle": self._idle,
+            "height": self._height if math.isfinite(self._height) else None,
         }
 
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
         """Take over a state."""
         self._breeder.restore(state["breeder"], archive)
         self._elites = [archive[each] for each in state["elites"]]
+        self._promising = [archive[each] for each in state["promising"]]
+        self._legacy = [archive[each] for each in state["legacy"]]
+        self._epoch = state["epoch"]
+        self._idle = state["idle"]
+        self._height = -math.inf if state["height"] is None else state["height"]
 
 
 def _first_of(ranked: Sequence[Scored], kind: Callable[[Scored], object], count: int) -> list[Scored]:

@@ -42,8 +42,8 @@ class Islands:
         count: int = ISLANDS,
         novelty: Novelty | None = None,
     ) -> None:
-        shared = novelty or Novelty(problem)
         count = max(1, min(count, problem.population // _LEAST_POPULATION))
+        shared = novelty if count == 1 else novelty or Novelty(problem)
         share, rest = divmod(problem.population, count)
         self._islands = [
             make(

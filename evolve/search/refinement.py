@@ -20,8 +20,12 @@ from evolve.candidates import Candidate, Offspring, Scored
 from evolve.search.base import Problem, rank_key
 from evolve.templates import Template
 
-#: Structures refined at the same time.
+#: Structures refined at the same time: at least so many, …
 _STRUCTURES = 4
+#: … and one for each so many samples that are wanted, about as many as CMA-ES draws in a generation.
+_SAMPLES = 8
+#: Refinements kept while better structures are refined, in multiples of those at work.
+_KEPT = 3
 #: Spread of the first samples, in parts of each parameter's range; where a structure was refined before.
 _SPREAD, _SPREAD_AGAIN = 0.2, 0.05
 #: CMA-ES generations without a better rule after which a refinement ends.
@@ -145,7 +149,7 @@ class Refiner:
             draw_seed: Draws the seed of a new refinement.
         """
         if wanted > 0:
-            self._choose(pool, draw_seed)
+            self._choose(pool, max(_STRUCTURES, wanted // _SAMPLES), draw_seed)
         samples: list[Offspring] = []
         self._asked = []
         for name, refinement in self._running.items():
@@ -159,8 +163,8 @@ class Refiner:
         """The best of each structure that is being refined."""
         return [each.best for each in self._running.values()]
 
-    def _choose(self, pool: Sequence[Scored], draw_seed: Callable[[], int]) -> None:
-        """Refine the best structures of the pool: end what is finished, give way to what is better."""
+    def _choose(self, pool: Sequence[Scored], slots: int, draw_seed: Callable[[], int]) -> None:
+        """Refine so many of the pool's best structures: end what is finished, give way to what is better."""
         for name, refinement in list(self._running.items()):
             if refinement.finished:
                 self._done[name] = refinement.best.evaluation.objective
@@ -172,10 +176,13 @@ class Refiner:
             name = structure_id(each.candidate)
             if name not in candidates and each.evaluation.objective > self._done.get(name, float("-inf")):
                 candidates[name] = each
-        best = sorted(candidates.items(), key=lambda item: rank_key(item[1]), reverse=True)[:_STRUCTURES]
-        self._running = {
-            name: self._running.get(name) or self._begin(name, scored, draw_seed) for name, scored in best
+        ranked = sorted(candidates.items(), key=lambda item: rank_key(item[1]), reverse=True)
+        paused = [name for name, _ in ranked[slots : slots * _KEPT] if name in self._running]
+        chosen = {
+            name: self._running.get(name) or self._begin(name, scored, draw_seed)
+            for name, scored in ranked[:slots]
         }
+        self._running = chosen | {name: self._running[name] for name in paused}
 
     def _begin(self, name: str, scored: Scored, draw_seed: Callable[[], int]) -> Refinement:
         template = self._problem.templates[scored.candidate.template]

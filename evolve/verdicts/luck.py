@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evolve.candidates import Candidate, Scored
-from evolve.engine import FINALISTS, Outcome
+from evolve.engine import Outcome, finalists
 from evolve.search.base import rank_key
 from evolve.templates import Template
 from evolve.verdicts.alternatives import uniform_shares
@@ -154,8 +154,10 @@ def _bias_of(
         return None
     working = [each for each in scored if each.evaluation.status == "ok"]
     # What valid chose among was selected on train, so only the choice among the finalists biases valid.
-    count = FINALISTS if chooser.name == "valid" else _POOL
-    pool = sorted(working, key=rank_key, reverse=True)[:count]
+    if chooser.name == "valid":
+        pool = finalists(working)
+    else:
+        pool = sorted(working, key=rank_key, reverse=True)[:_POOL]
     # As in `evolve.engine.choose_champion`, of equals the simplest is taken: it stands first.
     pool.sort(key=lambda each: each.evaluation.complexity)
     table = shares([each.candidate for each in pool], templates, chooser.arena)
