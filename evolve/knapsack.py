@@ -146,7 +146,7 @@ class _Search:
         """Extend each partial sum by each option of a layer, and keep those that none dominates."""
         costs = np.add.outer(self._problem.cost[layer], self._costs).ravel()
         losses = np.add.outer(self._problem.loss[layer], self._losses).ravel()
-        kept = _pareto_front(costs, losses)
+        kept = undominated(costs, losses)
         options, parents = np.divmod(kept, len(self._costs))
         self._history.append((layer, parents.astype(np.int32), options.astype(np.uint8)))
         self._costs, self._losses = costs[kept], losses[kept]
@@ -202,7 +202,7 @@ class _Search:
         return self.value - EXACT * abs(self.value)
 
 
-def _pareto_front(costs: FloatArray, losses: FloatArray) -> IndexArray:
+def undominated(costs: FloatArray, losses: FloatArray) -> IndexArray:
     """Return the indices of the pairs that no other pair dominates, by increasing cost."""
     order = np.argsort(costs, kind="stable")
     ordered = losses[order]

@@ -83,12 +83,12 @@ def optimum(
     params, widths, losses = check_tables(num_params, bits, sensitivity)
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold: expected a number in [0, 1), found {threshold!r}")
-    groups = _group(tied_layers, len(params))
+    groups = tied_groups(tied_layers, len(params))
     # Within the margin that scoring grants at the threshold, though not at its very edge.
     limit = 0.9 * ROUNDING - float(np.log(threshold)) if threshold else np.inf
     problem = Problem(
-        cost=_sum_groups(params[:, None] * widths, groups),
-        loss=_sum_groups(log_loss(losses), groups),
+        cost=sum_groups(params[:, None] * widths, groups),
+        loss=sum_groups(log_loss(losses), groups),
         limit=limit,
         reward=lambda total_loss: 1 + (np.exp(-total_loss) - threshold) / (1 - threshold),
     )
@@ -145,9 +145,9 @@ def minimise_cost(
     costs, losses = _check_matrix("cost", cost), _check_matrix("loss", loss)
     if costs.shape != losses.shape:
         raise ValueError(f"loss: expected shape (L, K) = {costs.shape}, found {losses.shape}")
-    groups = _group(tied_layers, len(costs))
+    groups = tied_groups(tied_layers, len(costs))
     limit = loss_budget + ROUNDING * abs(loss_budget)
-    problem = Problem(_sum_groups(costs, groups), _sum_groups(losses, groups), limit, np.ones_like)
+    problem = Problem(sum_groups(costs, groups), sum_groups(losses, groups), limit, np.ones_like)
     choice, bound = solve(problem, state_limit)
     total_cost, total_loss = problem.totals(choice)
     if bound == np.inf:
@@ -172,8 +172,12 @@ def minimise_loss(
     return Solution(solution.loss, solution.cost, solution.bound, solution.allocation)
 
 
-def _group(tied_layers: Sequence[Sequence[int]], num_layers: int) -> IndexArray:
-    """Return for each layer the group it belongs to, (L,)."""
+def tied_groups(tied_layers: Sequence[Sequence[int]], num_layers: int) -> IndexArray:
+    """Return for each layer the group it belongs to, (L,); a layer tied to none is a group of its own.
+
+    Raises:
+        ValueError: A layer is not there or given twice.
+    """
     leaders = np.arange(num_layers)
     free = set(range(num_layers))
     for tied in tied_layers:
@@ -188,7 +192,7 @@ def _group(tied_layers: Sequence[Sequence[int]], num_layers: int) -> IndexArray:
     return groups
 
 
-def _sum_groups(array: FloatArray, groups: IndexArray) -> FloatArray:
+def sum_groups(array: FloatArray, groups: IndexArray) -> FloatArray:
     """Return the sums of the rows of each group."""
     sums = np.zeros((groups.max() + 1, array.shape[1]))
     np.add.at(sums, groups, array)

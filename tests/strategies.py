@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import string
 
 import numpy as np
@@ -77,4 +79,42 @@ def profiles(
         description=draw(st.text(max_size=10)),
         seed=draw(st.none() | st.integers(0, 2**128)),
         source=draw(st.sampled_from(("", "measured"))),
+    )
+
+
+@st.composite
+def constrained_profiles(
+    draw: st.DrawFn,
+    min_layers: int = 1,
+    max_layers: int = 5,
+    min_formats: int = 1,
+    max_formats: int = 3,
+    max_sensitivity: float = 0.4,
+) -> ModelProfile:
+    """Small profiles with ties and costs, (L,) and (L, K); in some, each layer has bits of its own."""
+    plain = draw(
+        profiles(
+            min_layers,
+            max_layers,
+            min_formats,
+            max_formats,
+            max_params=10**6,
+            max_sensitivity=max_sensitivity,
+        )
+    )
+    L, K = plain.sensitivity.shape
+    order = draw(st.permutations(range(L)))
+    ends = sorted(draw(st.sets(st.integers(0, L), max_size=3)))
+    groups = [tuple(order[low:high]) for low, high in itertools.pairwise(ends)]
+
+    def table(low: float, high: float) -> np.ndarray:
+        cells = st.lists(numbers(low, high), min_size=L * K, max_size=L * K)
+        return np.array(draw(cells)).reshape(L, K)
+
+    return dataclasses.replace(
+        plain,
+        tied_layers=tuple(each for each in groups if len(each) > 1),
+        layer_names=draw(st.sampled_from([(), tuple(f"block.{at}" for at in range(L))])),
+        layer_bits=table(1, 32) if draw(st.booleans()) else None,
+        costs={"latency_ms": table(0, 10), "energy": table(0, 10), "operations": table(0, 10)[:, 0]},
     )
