@@ -15,6 +15,7 @@ from evolve.cli.allocating import allocate
 from evolve.cli.benchmarking import bench
 from evolve.cli.catalogue import datasets, heuristics
 from evolve.cli.exporting import export
+from evolve.cli.networks import apply, check_network
 from evolve.cli.profiling import profile
 from evolve.cli.running import report, resume, run, verify
 from evolve.cli.scoring import evaluate, lineage, optimum
@@ -38,6 +39,8 @@ for _verb in (run, resume, report, verify, evaluate, optimum, lineage, bench, he
     evolve.add_command(_verb)
 evolve.add_command(allocate)
 evolve.add_command(export)
+evolve.add_command(apply)
+evolve.add_command(check_network)
 
 
 def main() -> None:

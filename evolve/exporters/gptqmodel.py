@@ -1,0 +1,85 @@
+"""GPTQModel: the arguments of `QuantizeConfig`, with one rule a layer under ``dynamic``.
+
+Source of the format: `gptqmodel.quantization.config` 7.7: patterns that start with ``-:`` skip a module,
+others override the base; the first that matches from the start of the module's path wins. vLLM asks with the
+path of the fused module (``qkv_proj``), so a fused layer's rule matches that too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+from evolve.allocations import Allocation, LayerChoice
+from evolve.exporters.compressed_tensors import INTEGERS, notes
+from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.groups import fused_into
+from evolve.exporters.rounding import settle
+from evolve.exporters.storage import (
+    PLAIN,
+    Storage,
+    divides,
+    group_size,
+    has_axes,
+    is_module,
+    known_storage,
+    plain_storages,
+)
+from evolve.exporters.texts import to_json
+
+KINDS = ("Linear", "Attention", "Classifier")
+FORMATS = (*INTEGERS, *PLAIN)
+
+
+def export(allocation: Allocation, options: Options) -> Export:
+    """Return the arguments of `QuantizeConfig`; its base is the format that most layers have.
+
+    Raises:
+        InputError: The options name a layer that is not there.
+    """
+    settled = settle(allocation, options, TARGET, storages)
+    counts = Counter(settled.storages[at].name for at in settled.quantized)
+    common = max(counts, key=lambda name: counts[name]) if counts else "INT8_G128"
+    heads = [at for at in settled.quantized if allocation.layers[at].kind == "Classifier"]
+    dynamic: dict[str, dict[str, Any]] = {}
+    for name, storage in zip(settled.names, settled.storages, strict=True):
+        skipped = storage.name in PLAIN
+        dynamic[f"{'-' if skipped else '+'}:{_pattern(name)}"] = {} if skipped else dict(storage.settings)
+    config = {
+        **_settings(common),
+        "desc_act": False,
+        "lm_head": bool(heads),
+        "quant_method": "gptq",
+        "dynamic": dynamic,
+    }
+    return settled.export(TARGET, to_json(config), notes(settled))
+
+
+def storages(layer: LayerChoice) -> list[Storage]:
+    """Return how GPTQModel can store a layer: linear ones of the model's blocks, and its head."""
+    plain = plain_storages(layer)
+    if layer.kind not in KINDS or not is_module(layer) or not has_axes(layer, 2):
+        return plain
+    names = [name for name in INTEGERS if divides(group_size(name), layer)]
+    return [*(known_storage(name, layer, _settings(name)) for name in names), *plain]
+
+
+def _pattern(name: str) -> str:
+    """Return a regular expression for a module's whole path, and that of what it is fused into."""
+    return f"^(?:{'|'.join(map(re.escape, [name, *fused_into(name)]))})$"
+
+
+def _settings(name: str) -> dict[str, Any]:
+    return {"bits": int(name[3]), "group_size": group_size(name) or -1, "sym": "_ASYM" not in name}
+
+
+TARGET = Target(
+    name="gptqmodel",
+    export=export,
+    formats=FORMATS,
+    kinds=KINDS,
+    file="gptqmodel.json",
+    extra="",
+    usage="GPTQModel.load(model, QuantizeConfig(**json.load(open('gptqmodel.json')))).quantize(data).",
+)

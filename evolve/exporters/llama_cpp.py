@@ -1,0 +1,124 @@
+"""llama.cpp: one line a tensor for ``llama-quantize --tensor-type-file``.
+
+Source of the format: the types of `gguf.GGMLQuantizationType` and their sizes, `gguf.GGML_QUANT_SIZES`; names
+by `gguf.get_tensor_name_map`. Builds differ in which of several matching lines wins, so each line matches
+just one tensor. Vectors stay in F32, whatever a line says, and need none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from evolve.allocations import Allocation, LayerChoice
+from evolve.errors import InputError
+from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.rounding import settle
+from evolve.exporters.storage import PLAIN, Storage, divides, has_axes, plain_storages
+from evolve.fields import near_match
+
+KINDS = ("Linear", "Attention", "Classifier", "Embedding")
+#: Our name, or llama.cpp's; its type; family; bits a code; bits in all; symmetric; weights a block; the same.
+_TYPES: tuple[tuple[str, str, str, float, float, bool, int, tuple[str, ...]], ...] = (
+    ("Q8_0", "q8_0", "integer", 8, 8.5, True, 32, ("INT8_G32",)),
+    ("Q6_K", "q6_k", "integer", 6, 6.5625, True, 256, ()),
+    ("Q5_0", "q5_0", "integer", 5, 5.5, True, 32, ("INT5_G32",)),
+    ("Q5_K", "q5_k", "integer", 5, 5.5, False, 256, ()),
+    ("Q5_1", "q5_1", "integer", 5, 6.0, False, 32, ("INT5_ASYM_G32",)),
+    ("Q4_0", "q4_0", "integer", 4, 4.5, True, 32, ("INT4_G32",)),
+    ("Q4_K", "q4_k", "integer", 4, 4.5, False, 256, ()),
+    ("Q4_1", "q4_1", "integer", 4, 5.0, False, 32, ("INT4_ASYM_G32",)),
+    ("IQ4_XS", "iq4_xs", "codebook", 4, 4.25, True, 256, ()),
+    ("IQ4_NL", "iq4_nl", "codebook", 4, 4.5, True, 32, ()),
+    ("MXFP4", "mxfp4", "float", 4, 4.25, True, 32, ()),
+    ("NVFP4", "nvfp4", "float", 4, 4.5, True, 64, ()),
+    ("Q3_K", "q3_k", "integer", 3, 3.4375, True, 256, ()),
+    ("Q2_K", "q2_k", "integer", 2, 2.625, False, 256, ()),
+    ("TQ1_0", "tq1_0", "codebook", 1.6, 1.6875, True, 256, ()),
+    ("Q1_0", "q1_0", "codebook", 1, 1.125, True, 128, ()),
+)
+_PLAIN_TYPES = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
+FORMATS = (*(each[0] for each in _TYPES), *PLAIN)
+
+#: Names that are GGUF's already.
+_GGUF = re.compile(r"^(blk\.\d+\.[a-z0-9_.]+|token_\w+|position_embd|output\w*|cls\w*)$")
+_BLOCK = re.compile(r"\.(\d+)(?=\.|$)")
+_EXPERT = re.compile(r"(\.experts)\.\d+(?=\.)")
+
+
+def export(allocation: Allocation, options: Options) -> Export:
+    """Return the lines ``^name$=type``; the experts of a block are one tensor and one line.
+
+    Raises:
+        InputError: A layer has no name in GGUF, the architecture is unknown, or gguf is not installed.
+    """
+    names = _gguf_names(allocation, options)
+    settled = settle(allocation, options, TARGET, storages, names=names, fused=False)
+    lines = {
+        f"^{re.escape(name)}$={_PLAIN_TYPES.get(storage.name) or storage.settings['type']}": None
+        for name, storage, layer in zip(names, settled.storages, allocation.layers, strict=True)
+        if not _is_vector(layer)
+    }
+    return settled.export(TARGET, "".join(f"{each}\n" for each in lines))
+
+
+def storages(layer: LayerChoice) -> list[Storage]:
+    """Return how llama.cpp can store a layer: matrices whose rows are whole blocks; vectors in F32."""
+    if _is_vector(layer):
+        return plain_storages(layer, ("FP32",))
+    plain = plain_storages(layer)
+    if layer.kind not in KINDS or not has_axes(layer, 2):
+        return plain
+    quantized = [
+        Storage(name, family, code, bits, symmetric, {"type": kind}, same)
+        for name, kind, family, code, bits, symmetric, block, same in _TYPES
+        if divides(block, layer)
+    ]
+    return [*quantized, *plain]
+
+
+def _is_vector(layer: LayerChoice) -> bool:
+    return layer.kind == "LayerNorm" if layer.shape is None else len(layer.shape) == 1
+
+
+def _gguf_names(allocation: Allocation, options: Options) -> list[str]:
+    mapped = _name_map(allocation, options.architecture) if options.architecture else None
+    return [options.names.get(name) or _gguf_name(name, mapped) for name in allocation.names]
+
+
+def _gguf_name(name: str, mapped: Callable[[str], str | None] | None) -> str:
+    found = mapped and (mapped(name) or mapped(_EXPERT.sub(r"\1", name)))
+    found = found or (name if _GGUF.match(name) else None)
+    if found:
+        return found if found.endswith(".weight") else f"{found}.weight"
+    cure = "Give --architecture, as llama." if mapped is None else "Give its name in --network-names."
+    raise InputError("no name in GGUF for this layer", field="llama.cpp", found=name, cure=cure)
+
+
+def _name_map(allocation: Allocation, architecture: str) -> Callable[[str], str | None]:
+    """Return gguf's own translation of names for an architecture."""
+    try:
+        import gguf
+    except ImportError as fault:
+        raise InputError(
+            f"names of tensors need the extra 'gguf', which is not installed ({fault})",
+            cure="Install it: pip install 'evolve-precision[gguf]', or give names in --network-names",
+        ) from None
+    known = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+    if architecture not in known:
+        cure = near_match(architecture, known)
+        raise InputError("unknown architecture", field="--architecture", found=architecture, cure=cure)
+    blocks = [int(number) for name in allocation.names for number in _BLOCK.findall(name)]
+    table = gguf.get_tensor_name_map(known[architecture], max(blocks, default=0) + 1)
+    return lambda name: table.get_name(name, (".weight",))
+
+
+TARGET = Target(
+    name="llama.cpp",
+    export=export,
+    formats=FORMATS,
+    kinds=KINDS,
+    file="tensor-types.txt",
+    extra="gguf (only with --architecture)",
+    usage="llama-quantize --tensor-type-file tensor-types.txt model-f32.gguf model.gguf Q8_0.",
+)

@@ -1,0 +1,187 @@
+"""The one rule by which every target rounds a format it does not have.
+
+1. The format itself, where the target has it; how it was clipped is no part of how it is stored.
+2. Else no code of fewer bits, unless nothing wider exists, and of these the fewest bits a code.
+3. Among equals: the same family (integer, float, codebook); then not fewer bits in all, scales counted;
+   then the same symmetry; then the nearest number of bits; then the target's own order.
+
+Layers that are tied, or that engines fuse, get one format: the widest that any of them asks for, rounded to
+one that all of them can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from evolve.allocations import Allocation, LayerChoice
+from evolve.exporters.export import Export, Options, Rounding, Target, Written, average_bits, check_options
+from evolve.exporters.groups import format_groups
+from evolve.exporters.storage import (
+    PLAIN,
+    Storage,
+    asked_storage,
+    inner_modules,
+    is_clipped,
+    plain_storages,
+    stored_name,
+)
+
+Formats = Callable[[LayerChoice], Sequence[Storage]]
+"""Tells how a target can store a layer, the ways it prefers first."""
+
+_EXACT = 1e-9
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What every layer gets.
+
+    Attributes:
+        allocation: What was asked for.
+        names: What the target calls each layer, (L,).
+        storages: How each layer is stored, (L,).
+        leads: The position of the layer whose wish decided, (L,).
+        roundings: The layers that did not get what they asked for.
+    """
+
+    allocation: Allocation
+    names: tuple[str, ...]
+    storages: tuple[Storage, ...]
+    leads: tuple[int, ...]
+    roundings: tuple[Rounding, ...]
+
+    @property
+    def quantized(self) -> tuple[int, ...]:
+        """Positions of the layers that are quantized."""
+        return tuple(at for at, each in enumerate(self.storages) if each.name not in PLAIN)
+
+    @property
+    def left_alone(self) -> tuple[int, ...]:
+        """Positions of the layers that are not quantized."""
+        return tuple(at for at, each in enumerate(self.storages) if each.name in PLAIN)
+
+    def export(self, target: Target, text: str, notes: Sequence[str] = ()) -> Export:
+        """Return the export of a target's one document."""
+        rows = zip(self.allocation.layers, self.names, self.storages, strict=True)
+        layers = tuple(Written(layer.name, name, each.name, each.bits) for layer, name, each in rows)
+        return Export(
+            target=target.name,
+            documents={target.file: text},
+            layers=layers,
+            roundings=self.roundings,
+            notes=(*notes, target.usage),
+            avg_bits=average_bits(self.allocation, layers),
+        )
+
+
+def nearest(asked: Storage, supported: Sequence[Storage]) -> Storage:
+    """Return the storage that is nearest by the rule above, the first of equals."""
+
+    def distance(each: Storage) -> tuple[bool | float, ...]:
+        return (
+            each.name != asked.name and asked.name not in each.same,
+            each.code_bits < asked.code_bits - _EXACT,
+            abs(each.code_bits - asked.code_bits),
+            each.family != asked.family,
+            each.bits < asked.bits - _EXACT,
+            each.symmetric != asked.symmetric,
+            abs(each.bits - asked.bits),
+        )
+
+    return min(supported, key=distance)
+
+
+def settle(
+    allocation: Allocation,
+    options: Options,
+    target: Target,
+    formats: Formats,
+    *,
+    names: Sequence[str] | None = None,
+    fused: bool = True,
+    clips: bool = False,
+) -> Settled:
+    """Give every layer a format that the target has.
+
+    Args:
+        allocation: What is asked for.
+        options: The user's options.
+        target: The target.
+        formats: How it can store a layer.
+        names: What it calls each layer, (L,), where that is not in the options.
+        fused: Whether its layers are modules, which its engines fuse.
+        clips: Whether it can be told to clip.
+
+    Raises:
+        InputError: The options name a layer that is not there, or only formats that the target lacks.
+    """
+    check_options(allocation, options, target)
+    if names is None:
+        names = [options.names.get(name, name) for name in allocation.names]
+    unreachable = inner_modules(allocation.names) if fused else frozenset()
+    storages: dict[int, Storage] = {}
+    leads: dict[int, int] = {}
+    roundings: dict[int, Rounding] = {}
+    for group in format_groups(allocation, names, fused):
+        asked = {at: asked_storage(allocation.layers[at]) for at in group}
+        lead = max(group, key=lambda at: (asked[at].code_bits, asked[at].bits))
+        tables = {at: _by_name(allocation.layers[at], formats, options, unreachable) for at in group}
+        common = [each for name, each in tables[lead].items() if all(name in has for has in tables.values())]
+        chosen = nearest(asked[lead], common)
+        for at in group:
+            storages[at], leads[at] = tables[at][chosen.name], lead
+            layer, written = allocation.layers[at], storages[at]
+            why = _reason(layer, allocation.layers[lead], written, target, options, common)
+            if why is None and is_clipped(layer.format) and not clips:
+                why = f"{target.name} chooses itself how to clip"
+            if why is not None:
+                roundings[at] = Rounding(
+                    layer.name, layer.format, layer.bits, written.name, written.bits, why
+                )
+    L = range(len(allocation.layers))
+    return Settled(
+        allocation,
+        tuple(names),
+        tuple(storages[at] for at in L),
+        tuple(leads[at] for at in L),
+        tuple(roundings[at] for at in L if at in roundings),
+    )
+
+
+def _by_name(
+    layer: LayerChoice, formats: Formats, options: Options, unreachable: frozenset[str]
+) -> dict[str, Storage]:
+    """Return how a layer can be stored, by name; leaving it alone is never forbidden."""
+    storages = plain_storages(layer) if layer.name in unreachable else formats(layer)
+    allowed = (*options.formats, *PLAIN)
+    return {each.name: each for each in storages if not options.formats or each.name in allowed}
+
+
+def _reason(
+    layer: LayerChoice,
+    lead: LayerChoice,
+    written: Storage,
+    target: Target,
+    options: Options,
+    common: Sequence[Storage],
+) -> str | None:
+    """Return why a layer is not stored as it asks for, None where it is."""
+    name = stored_name(layer.format)
+    if name in (written.name, *written.same):
+        return None
+    if stored_name(lead.format) != name:
+        return f"shares its format with {lead.name}, which asks for {lead.format}"
+    if layer.kind not in target.kinds:
+        return f"{target.name} does not quantize layers of type {layer.kind}"
+    if all(each.name in PLAIN for each in common) and not options.formats:
+        return f"{target.name} cannot quantize this weight{_shape(layer)}"
+    if name not in target.formats:
+        return f"{target.name} has no {name}"
+    if options.formats and name not in options.formats:
+        return f"{name} is not among the formats allowed"
+    return f"{name} does not fit this weight{_shape(layer)}, or one that shares its format"
+
+
+def _shape(layer: LayerChoice) -> str:
+    return "" if layer.shape is None else f" of shape {'×'.join(map(str, layer.shape))}"

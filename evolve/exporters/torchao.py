@@ -1,0 +1,129 @@
+"""torchao: an `FqnToConfig` as JSON, as `config_to_dict` writes it and `config_from_dict` reads it.
+
+Source of the format: `torchao.core.config` and `torchao.quantization.quant_api` of torchao 0.18. Keys are
+the paths of modules; torchao quantizes what is named and leaves the rest alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evolve.allocations import Allocation, LayerChoice
+from evolve.exporters.compressed_tensors import INTEGERS, notes
+from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.rounding import settle
+from evolve.exporters.storage import (
+    PLAIN,
+    Storage,
+    divides,
+    group_size,
+    has_axes,
+    is_module,
+    known_storage,
+    plain_storages,
+)
+from evolve.exporters.texts import to_json
+
+KINDS = ("Linear", "Attention", "Classifier", "Embedding", "Conv")
+FLOATS = tuple(f"FP8_{kind}{scale}" for kind in ("E4M3", "E5M2") for scale in ("_CHANNEL", "_TENSOR"))
+#: One scale for every output channel and place in the kernel: all that torchao does for convolutions.
+TAPS = tuple(f"INT{bits}{zero}_PER_PLACE" for bits in (8, 6, 5, 4, 3, 2) for zero in ("", "_ASYM"))
+FORMATS = (*INTEGERS, *FLOATS, "NVFP4", *TAPS, *PLAIN)
+
+_WIDEST = 16
+
+
+def export(allocation: Allocation, options: Options) -> Export:
+    """Return the `FqnToConfig`.
+
+    Raises:
+        InputError: The options name a layer that is not there.
+    """
+    settled = settle(allocation, options, TARGET, storages)
+    rows = zip(settled.names, settled.storages, strict=True)
+    configs = {name: None if each.name in PLAIN else dict(each.settings) for name, each in rows}
+    document = _object("FqnToConfig", 1, {"fqn_to_config": configs})
+    return settled.export(TARGET, to_json(document), notes(settled))
+
+
+def storages(layer: LayerChoice) -> list[Storage]:
+    """Return how torchao can store a layer: matrices, and the kernels of convolutions in two dimensions."""
+    plain = plain_storages(layer)
+    if layer.kind not in KINDS or not is_module(layer):
+        return plain
+    if layer.kind == "Conv":
+        return [*_convolutions(layer), *plain]
+    if not has_axes(layer, 2):
+        return plain
+    names = [name for name in (*INTEGERS, *FLOATS) if divides(group_size(name), layer)]
+    if layer.kind != "Embedding" and (layer.shape is None or all(each % 16 == 0 for each in layer.shape)):
+        names.append("NVFP4")
+    return [*(known_storage(name, layer, _config(name, layer.kind)) for name in names), *plain]
+
+
+def _convolutions(layer: LayerChoice) -> list[Storage]:
+    """Return the ways to store a kernel, (out, in, height, width), whose shape has to be known."""
+    if layer.shape is None or len(layer.shape) != 4:
+        return []
+    found = []
+    for name in TAPS:
+        bits = int(name[3])
+        zero = bits if "_ASYM" in name else 0
+        total = bits + (_WIDEST + zero) / layer.shape[1]
+        # With few input channels the scales would take more than the weights as they are.
+        if total < _WIDEST:
+            settings = _intx(name.removesuffix("_PER_PLACE"), None)
+            found.append(Storage(name, "integer", bits, total, not zero, settings))
+    return found
+
+
+def _config(name: str, kind: str) -> dict[str, Any]:
+    size = group_size(name)
+    if name == "NVFP4":
+        return _object("NVFP4WeightOnlyConfig", 1, {"use_dynamic_per_tensor_scale": True})
+    if name.startswith("FP8"):
+        by_row = name.endswith("CHANNEL")
+        granularity = _object("PerRow", 1, {"dim": -1}) if by_row else _object("PerTensor", 1, {})
+        dtype = "float8_e4m3fn" if "E4M3" in name else "float8_e5m2"
+        return _object(
+            "Float8WeightOnlyConfig", 2, {"weight_dtype": _dtype(dtype), "granularity": granularity}
+        )
+    if name.startswith("INT8") and "_ASYM" not in name and kind != "Embedding":
+        rows = _object("PerRow", 1, {"dim": -1}) if size is None else _group(size)
+        return _object("Int8WeightOnlyConfig", 2, {"granularity": rows})
+    return _intx(name, size)
+
+
+def _intx(name: str, size: int | None) -> dict[str, Any]:
+    granularity = _object("PerAxis", 1, {"axis": 0}) if size is None else _group(size)
+    # Symmetric without clipping: no weight is off by more than half a step, as in ours.
+    mapping = "ASYMMETRIC" if "_ASYM" in name else "SYMMETRIC_NO_CLIPPING_ERR"
+    fields = {
+        "weight_dtype": _dtype(f"int{name[3]}"),
+        "granularity": granularity,
+        "mapping_type": {"_type": "MappingType", "_data": mapping},
+    }
+    return _object("IntxWeightOnlyConfig", 2, fields)
+
+
+def _group(size: int) -> dict[str, Any]:
+    return _object("PerGroup", 1, {"group_size": size})
+
+
+def _dtype(name: str) -> dict[str, Any]:
+    return {"_type": "torch.dtype", "_data": name}
+
+
+def _object(kind: str, version: int, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"_type": kind, "_version": version, "_data": fields}
+
+
+TARGET = Target(
+    name="torchao",
+    export=export,
+    formats=FORMATS,
+    kinds=KINDS,
+    file="torchao.json",
+    extra="",
+    usage="quantize_(model, config_from_dict(json.load(open('torchao.json'))), filter_fn=None).",
+)

@@ -1,0 +1,237 @@
+"""What holds for every target: the rule of rounding, one format a layer, one a group."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from export_cases import READERS, allocations, document, layer, llama, names_for
+from hypothesis import HealthCheck, given, settings
+
+from evolve.allocations import Allocation
+from evolve.errors import InputError
+from evolve.exporters import TARGETS, Export, Options, find_target
+from evolve.exporters.groups import format_groups, fused_into
+from evolve.exporters.rounding import nearest
+from evolve.exporters.storage import PLAIN, Storage, asked_storage, row_lengths
+
+EVERY = pytest.mark.parametrize("target", TARGETS)
+
+
+def exported(target: str, allocation: Allocation, **options: object) -> Export:
+    names = {"names": names_for(target, allocation)} | options
+    return TARGETS[target].export(allocation, Options(**names))
+
+
+def test_every_target_has_a_reader() -> None:
+    assert set(READERS) == set(TARGETS)
+
+
+@EVERY
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(allocation=allocations())
+def test_every_layer_gets_just_one_format(target: str, allocation: Allocation) -> None:
+    export = exported(target, allocation)
+    text = document(export)
+    assert [each.layer for each in export.layers] == list(allocation.names)
+    by_settings: dict[str, str] = {}
+    for written, asked in zip(export.layers, allocation.layers, strict=True):
+        assert written.format in TARGETS[target].formats
+        found = READERS[target](text, written.target_name, asked.kind)
+        assert len({json.dumps(each, sort_keys=True) for each in found}) == 1, (written, found)
+        quantized = found[0] not in (None, False, "f32", "f16", "bf16")
+        assert quantized == (written.format not in PLAIN)
+        if quantized and target != "onnxruntime":
+            # The same setting never means two formats, but for the shapes that a kernel has.
+            name = written.format.removesuffix("_PER_PLACE")
+            assert by_settings.setdefault(json.dumps(found[0], sort_keys=True), name) == name
+
+
+@EVERY
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(allocation=allocations())
+def test_groups_share_a_format(target: str, allocation: Allocation) -> None:
+    export = exported(target, allocation)
+    fused = target not in ("llama.cpp", "onnxruntime", "mlx")
+    names = [each.target_name for each in export.layers]
+    for group in format_groups(allocation, names, fused):
+        assert len({export.layers[at].format for at in group}) == 1
+
+
+@EVERY
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(allocation=allocations())
+def test_what_is_printed_is_what_changed(target: str, allocation: Allocation) -> None:
+    export = exported(target, allocation)
+    rounded = {each.layer: each for each in export.roundings}
+    for asked, written in zip(allocation.layers, export.layers, strict=True):
+        if asked.format == written.format:
+            assert asked.name not in rounded
+        if asked.name in rounded:
+            rounding = rounded[asked.name]
+            assert (rounding.asked, rounding.written) == (asked.format, written.format)
+            assert rounding.why
+            assert rounding.written_bits == written.bits
+        else:
+            # Another name only where it is stored the same way: clipped, or by llama.cpp's name.
+            assert asked_storage(asked).code_bits <= written.bits + 1e-9
+    total = sum(each.num_params for each in allocation.layers)
+    pairs = zip(allocation.layers, export.layers, strict=True)
+    assert export.avg_bits == pytest.approx(sum(a.num_params * w.bits for a, w in pairs) / total)
+
+
+@EVERY
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(allocation=allocations())
+def test_codes_never_lose_bits(target: str, allocation: Allocation) -> None:
+    # All targets can leave a layer alone, so nothing is ever narrower than asked, but for FP32 in 16 bits.
+    for asked, written in zip(allocation.layers, exported(target, allocation).layers, strict=True):
+        assert written.bits >= asked_storage(asked).code_bits - 1e-9
+
+
+STORAGES = {
+    name: asked_storage(layer("a", "Linear", (64, 256), name))
+    for name in (
+        "INT4",
+        "INT4_G32",
+        "INT4_G128",
+        "INT4_ASYM",
+        "INT4_ASYM_G64",
+        "INT8",
+        "INT8_G32",
+        "NF4",
+        "MXFP4",
+        "FP16",
+    )
+} | {"Q8_0": Storage("Q8_0", "integer", 8, 8.5, True, same=("INT8_G32",))}
+
+
+@pytest.mark.parametrize(
+    ("asked", "among", "right"),
+    [
+        ("INT4", "INT8 INT4 INT4_G32", "INT4"),
+        ("INT4_G64", "INT4 INT4_G128 INT4_G32 INT8", "INT4_G32"),  # not fewer bits, scales counted
+        ("INT4_G32", "INT4 INT4_G128 INT8", "INT4_G128"),  # the codes count, not a part of a bit for scales
+        ("INT4_G32_MSE", "INT4_G128 INT4_G32", "INT4_G32"),  # clipping is no storage
+        ("INT3", "INT8 INT4 FP16", "INT4"),
+        ("INT5", "INT4 INT8 FP16", "INT8"),
+        ("INT5", "INT4", "INT4"),  # nothing else exists
+        ("LEVELS23", "INT4 INT8", "INT8"),  # 32/7 bits
+        ("TERNARY", "INT4 INT8", "INT4"),
+        ("INT4_ASYM_G32", "INT4_ASYM_G64 INT4_G32", "INT4_ASYM_G64"),
+        ("INT4_ASYM_G64", "INT4_ASYM INT4_G32 INT4", "INT4_G32"),  # not fewer bits comes before symmetry
+        ("INT4_ASYM", "INT4_ASYM_G64 INT8", "INT4_ASYM_G64"),
+        ("MXFP4", "NF4 INT4_G32 FP16", "NF4"),
+        ("FP8_E4M3", "INT8 FP16", "INT8"),
+        ("INT8_G32", "Q8_0 INT8", "Q8_0"),
+        ("FP32", "INT8 FP16", "FP16"),
+    ],
+)
+def test_the_rule(asked: str, among: str, right: str) -> None:
+    wanted = asked_storage(layer("a", "Linear", (64, 256), asked))
+    assert nearest(wanted, [STORAGES[name] for name in among.split()]).name == right
+
+
+def test_a_format_of_no_quantizer_is_known_by_its_bits() -> None:
+    storage = asked_storage(layer("a", "Linear", (64, 256), "MY_OWN"))
+    assert (storage.code_bits, storage.bits) == (4, 4.5)
+    assert nearest(storage, list(STORAGES.values())).name == "INT4_G32"
+
+
+def test_the_widest_of_a_group_decides() -> None:
+    given = llama(["INT4_G128", "INT4_G128", "INT8", "INT4_G128", "INT3"])
+    export = exported("compressed-tensors", given)
+    written = {each.layer: each.format for each in export.layers}
+    assert {written[f"model.layers.0.self_attn.{part}_proj"] for part in "qkv"} == {"INT8"}
+    reasons = {each.layer: each.why for each in export.roundings}
+    why = "shares its format with model.layers.0.self_attn.k_proj, which asks for INT8"
+    assert reasons["model.layers.0.self_attn.q_proj"] == why
+    # MLX and llama.cpp fuse nothing: each of the three keeps its own.
+    names = {"names": {name: f"blk.0.{at}.weight" for at, name in enumerate(given.names)}}
+    apart = TARGETS["llama.cpp"].export(given, Options(**names))
+    assert len({each.format for each in apart.layers[1:4]}) == 2
+
+
+def test_a_group_gets_what_all_its_layers_can_have() -> None:
+    layers = (
+        layer("a", "Linear", (8, 128), "INT4_G128"),
+        layer("b", "Linear", (8, 96), "INT4_G128"),
+        layer("c", "Linear", (8, 96), "INT4_G128"),
+    )
+    export = exported("torchao", Allocation("m", layers, ((0, 1),)))
+    # Groups of 128 do not divide rows of 96; one scale a row is the next that has no fewer bits.
+    assert [each.format for each in export.layers] == ["INT4", "INT4", "INT4"]
+    why = "INT4_G128 does not fit this weight of shape 8×128, or one that shares its format"
+    assert export.roundings[0].why == why
+
+
+@pytest.mark.parametrize(
+    ("format_", "shape", "lengths"),
+    [
+        ("INT8", (10, 48), (48,)),
+        ("INT4_G128", (48, 48), (48,)),  # a group is longer than a row
+        ("INT4_ASYM_G32", (48, 64), (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 3072)),
+        ("FP16", (48, 64), ()),
+        ("MY_OWN", (48, 64), ()),
+    ],
+)
+def test_bits_tell_the_length_of_rows(format_: str, shape: tuple[int, int], lengths: tuple[int, ...]) -> None:
+    known = layer("a", "Linear", shape, format_)
+    unknown = replace(known, shape=None)
+    assert row_lengths(unknown) == lengths
+    assert row_lengths(known) == shape[1:]
+    # So the export is the same as if the shape were known.
+    for target in ("torchao", "mlx", "compressed-tensors"):
+        pair = [TARGETS[target].export(Allocation("m", (each,)), Options()) for each in (known, unknown)]
+        assert pair[0].layers == pair[1].layers
+        assert document(pair[0]) == document(pair[1])
+
+
+def test_ties_and_names_join() -> None:
+    names = [f"a.{each}_proj" for each in ("q", "k", "gate", "up", "down")]
+    layers = tuple(layer(name, "Linear", (8, 8), "INT8") for name in names)
+    given = Allocation("m", layers, ((1, 2),))
+    assert format_groups(given, names) == ((0, 1, 2, 3), (4,))
+    assert format_groups(given, names, fused=False) == ((0,), (1, 2), (3,), (4,))
+
+
+def test_fused_names() -> None:
+    assert fused_into("model.layers.3.self_attn.q_proj") == ["model.layers.3.self_attn.qkv_proj"]
+    assert fused_into("h.0.mlp.experts.7.w2") == ["h.0.mlp.experts"]
+    assert fused_into("gate_proj") == ["gate_up_proj"]
+    assert fused_into("lm_head") == []
+
+
+@EVERY
+def test_only_the_formats_allowed(target: str) -> None:
+    allowed = ("INT8", "INT8_ASYM_G64", "Q8_0")
+    given = llama(["INT4_G128", "INT2", "FP8_E4M3", "INT8_G32"])
+    export = exported(target, given, formats=allowed)
+    assert {each.format for each in export.layers} <= {*allowed, *PLAIN}
+    assert {each.format for each in export.layers} & set(allowed)
+    assert "INT4_G128 is not among the formats allowed" in {each.why for each in export.roundings} or (
+        "INT4_G128" not in TARGETS[target].formats
+    )
+
+
+@EVERY
+def test_formats_of_which_there_is_none(target: str) -> None:
+    with pytest.raises(InputError, match=r"--formats: .* has none of these"):
+        exported(target, llama(), formats=("INT7",))
+
+
+def test_names_of_layers_that_are_not_there() -> None:
+    with pytest.raises(InputError, match=r"network-names: no such layer.*lm_haed"):
+        TARGETS["mlx"].export(llama(blocks=1), Options(names={"lm_haed": "head"}))
+
+
+def test_an_unknown_target() -> None:
+    with pytest.raises(InputError, match=r"--to: no such target, found 'torchoa'\. Did you mean 'torchao'"):
+        find_target("torchoa")
+
+
+def test_types_of_layers_left_alone_are_said() -> None:
+    layers = (layer("a", "LayerNorm", (8,), "FP32"), layer("b", "Linear", (8, 8), "FP16"))
+    export = exported("compressed-tensors", Allocation("m", layers))
+    assert export.notes[0] == "Layers left alone ask for FP16, FP32: keep the checkpoint in FP32."
