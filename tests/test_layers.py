@@ -115,6 +115,7 @@ evolve.verdicts.bootstrap
 evolve.verdicts.wording
 evolve.verdicts.overfitting
 evolve.verdicts.robustness
+evolve.verdicts.budget_alternatives
 evolve.verdicts.alternatives
 evolve.verdicts.control
 evolve.verdicts.luck

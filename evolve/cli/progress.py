@@ -79,9 +79,14 @@ def _figure(value: float | None) -> str:
 
 
 class CellProgress:
-    """Shows the layers of a network as they are measured, with the time left."""
+    """Shows what is measured of a network, with the time left.
 
-    def __init__(self) -> None:
+    Args:
+        noun: What is counted.
+    """
+
+    def __init__(self, noun: str = "cell") -> None:
+        self._noun = noun
         self._start = time.perf_counter()
         self._first: int | None = None
         self._live: Progress | None = None
@@ -89,7 +94,7 @@ class CellProgress:
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
             self._live = Progress(
-                TextColumn("cell"),
+                TextColumn(self._noun),
                 MofNCompleteColumn(),
                 BarColumn(),
                 TextColumn("{task.fields[layer]}"),
@@ -107,7 +112,7 @@ class CellProgress:
             self._live.stop()
 
     def show(self, done: int, total: int, layer: str) -> None:
-        """Show that ``done`` of ``total`` cells are measured and which layer is next."""
+        """Show that ``done`` of ``total`` are measured and what is next."""
         if self._first is None:
             self._first, self._start = done, time.perf_counter()
         if self._live is not None:
@@ -116,7 +121,7 @@ class CellProgress:
         measured = done - self._first
         left = (time.perf_counter() - self._start) / max(measured, 1) * (total - done)
         when = f"  {left:,.0f} s left" if measured else ""
-        click.echo(f"cell {done}/{total}{when}  {layer}", err=True)
+        click.echo(f"{self._noun} {done}/{total}{when}  {layer}", err=True)
 
 
 class Interrupts:

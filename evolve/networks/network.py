@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -141,6 +142,13 @@ class Network(Protocol):
 
     def array_of(self, output: Any, batch: int) -> OutputArray:
         """Return a program's output as `outputs` would."""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """How the name of a file that `save` writes may end."""
+
+    def save(self, path: Path, weights: Mapping[str, WeightArray]) -> None:
+        """Write the network with some layers' weights replaced."""
 
 
 def find_layer(network: Network, name: str) -> WeightLayer:

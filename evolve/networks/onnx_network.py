@@ -31,7 +31,7 @@ class OnnxNetwork:
         path: The model.
         data: An array for each input of the graph, by name, samples along the first axis, and the right
             answers as ``labels`` if there are any. Where the graph has one input, the only array that is
-            no label serves as it, whatever its name.
+            no label serves as it, whatever its name. None for a network that is only written, not run.
         task: One of `evolve.networks.metrics.TASKS`; found by the labels where not given.
         batch_size: Samples a batch; a graph of a fixed batch size keeps that.
         threads: Threads of onnxruntime, 0 for as many as there are cores.
@@ -43,7 +43,7 @@ class OnnxNetwork:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        data: Mapping[str, NDArray[Any]],
+        data: Mapping[str, NDArray[Any]] | None,
         task: str | None = None,
         batch_size: int = 64,
         threads: int = 0,
@@ -64,6 +64,14 @@ class OnnxNetwork:
         self._graph = OnnxGraph(self.model, large, names, output, threads)
         self._slices = Slices(self._graph)
         self._everything = self._graph.plan(self._slices.needed, frozenset({output}))
+        self._inputs: list[dict[str, NDArray[Any]]] = []
+        self._targets: list[Targets] = []
+        self.num_batches, self.task = 0, task or "embedding"
+        self.layers = self._order(None)
+        if data is not None:
+            self._take(data, task, batch_size)
+
+    def _take(self, data: Mapping[str, NDArray[Any]], task: str | None, batch_size: int) -> None:
         inputs, labels = fit_data(self.model.graph, data, self.path)
         samples = len(next(iter(inputs.values())))
         size = choose_batch_size(self.model.graph, samples, batch_size, self.path)
@@ -101,6 +109,12 @@ class OnnxNetwork:
             if tensor.name in values:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
         return model
+
+    endings = (".onnx",)
+
+    def save(self, path: Path, weights: Mapping[str, WeightArray]) -> None:
+        """Write the model with some layers' weights replaced."""
+        onnx.save(self.model_with(weights), path)
 
     def targets(self, batch: int) -> Targets:
         """Return what the outputs of a batch should be."""
@@ -151,7 +165,7 @@ class OnnxNetwork:
                 f"onnxruntime does not run the model on the data: {fault}", file=self.path, place="batch 0"
             ) from fault
 
-    def _order(self, classes: int) -> tuple[WeightLayer, ...]:
+    def _order(self, classes: int | None) -> tuple[WeightLayer, ...]:
         """Return the layers that the output depends on, in the order they run in."""
         slices = {name: self._slices.of(name) for name in self._layers}
         firsts = {name: found.first for name, found in slices.items() if found is not None}

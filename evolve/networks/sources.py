@@ -8,7 +8,8 @@ import pkgutil
 import sys
 import traceback
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,8 +34,8 @@ def load_network(
 
     Args:
         source: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``, a function without arguments that returns a
-            PyTorch model and a loader of batches (or a `TorchNetwork`); modules are found in the working
-            directory too. Or the path of an ONNX model.
+            PyTorch model and a loader of batches, and if it likes a loader of held-out ones; or a
+            `TorchNetwork`. Modules are found in the working directory too. Or the path of an ONNX model.
         data: The ``.npz`` file of an ONNX model's data.
         task: One of `evolve.networks.metrics.TASKS`; found by the labels where not given.
         batch_size: Samples a batch of an ONNX model.
@@ -44,6 +45,79 @@ def load_network(
     """
     if Path(source).suffix == ".onnx":
         return _load_onnx(source, data, task, batch_size)
+    network: Network = _from_result(_result_of(source, data), source, task)[0]
+    return network
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """One network on two sets of data.
+
+    Attributes:
+        calibration: On what it may be measured again and again to choose something; None if not given.
+        held_out: On what it is measured to say how good that is; None if not given.
+    """
+
+    calibration: Network | None
+    held_out: Network | None
+
+    @property
+    def judging(self) -> Network:
+        """The network on the held-out data, or on what there is."""
+        network = self.calibration if self.held_out is None else self.held_out
+        assert network is not None
+        return network
+
+
+def load_networks(
+    source: str,
+    data: str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    task: str | None = None,
+    batch_size: int = 64,
+) -> Networks:
+    """Load a network with its calibration data and held-out data.
+
+    Args:
+        source: As for `load_network`; of a PyTorch model, held-out data are the third that the function
+            returns.
+        data: The ``.npz`` file of an ONNX model's held-out data.
+        calibration: The ``.npz`` file of its calibration data, which only a search needs.
+        task: As for `load_network`.
+        batch_size: Samples a batch of an ONNX model.
+
+    Raises:
+        NetworkError: Something is missing or returns the wrong thing; the message has the cure.
+    """
+    if Path(source).suffix != ".onnx":
+        network, rest = _from_result(_result_of(source, data or calibration), source, task)
+        return Networks(network, network.on(rest[0]) if rest else None)
+    held_out = _load_onnx(source, data, task, batch_size)
+    other = None if calibration is None else _load_onnx(source, calibration, held_out.task, batch_size)
+    return Networks(other, held_out)
+
+
+def load_to_write(source: str) -> Network:
+    """Load a network to read and write its weights; an ONNX model needs no data for that.
+
+    Args:
+        source: As for `load_network`.
+
+    Raises:
+        NetworkError: Something is missing or returns the wrong thing; the message has the cure.
+    """
+    if Path(source).suffix != ".onnx":
+        return load_network(source)
+    if not Path(source).is_file():
+        raise NetworkError("no such file", file=source, expected="an ONNX model")
+    require_onnx()
+    from evolve.networks.onnx_network import OnnxNetwork
+
+    return OnnxNetwork(source, None)
+
+
+def _result_of(source: str, data: str | os.PathLike[str] | None) -> Any:
+    """Return what the function that a source names returns."""
     module, colon, function = source.rpartition(":")
     if not colon or not module or not function:
         raise NetworkError("not a network", field="network", expected=_FORM, found=source)
@@ -52,7 +126,7 @@ def load_network(
             "data are given twice", field="data", cure=f"{source} returns its own: leave --data out."
         )
     require_torch()
-    return _from_result(_call(_find(source, module, function), source), source, task)
+    return _call(_find(source, module, function), source)
 
 
 def _load_onnx(
@@ -150,7 +224,8 @@ def _call(function: Any, source: str) -> Any:
         raise _failure("the function failed", source, fault) from fault
 
 
-def _from_result(result: Any, source: str, task: str | None) -> Network:
+def _from_result(result: Any, source: str, task: str | None) -> tuple[Any, Sequence[Any]]:
+    """Return the network on its first data, and the loader of held-out data if there is one."""
     from evolve.networks.torch_network import TorchNetwork
 
     if isinstance(result, TorchNetwork):
@@ -158,18 +233,18 @@ def _from_result(result: Any, source: str, task: str | None) -> Network:
             raise NetworkError(
                 "task given twice", field="task", expected=f"{result.task}, as {source} has it", found=task
             )
-        return result
-    if not isinstance(result, tuple | list) or len(result) != 2:
+        return result, ()
+    if not isinstance(result, tuple | list) or len(result) not in (2, 3):
         found = type(result).__name__
         if isinstance(result, tuple | list):
             found = f"{found} of {len(result)}"
         raise NetworkError(
             "the function returned the wrong thing",
             file=source,
-            expected="a model and a loader: (torch.nn.Module, an iterable of batches)",
+            expected="a model and a loader, or two: (torch.nn.Module, an iterable of batches, held-out ones)",
             found=found,
         )
-    return TorchNetwork(result[0], result[1], task)
+    return TorchNetwork(result[0], result[1], task), result[2:]
 
 
 def _failure(problem: str, source: str, fault: Exception) -> NetworkError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,21 @@ class TorchNetwork:
         finally:
             for layer, data in before.items():
                 self._found[layer].tensor.data = data
+
+    def on(self, loader: Iterable[Any]) -> TorchNetwork:
+        """Return the same model on other data; the two share their weights."""
+        return TorchNetwork(self.model, loader, self.task, self.name)
+
+    endings = (".pt", ".pth")
+
+    def save(self, path: Path, weights: Mapping[str, WeightArray]) -> None:
+        """Write the state of the model with some layers' weights replaced, as ``torch.save`` does."""
+        with self.replaced(weights) as model:
+            state = model.state_dict()
+            for name, value in state.items():
+                # A file from an accelerator has to load where there is none.
+                state[name] = value.cpu() if isinstance(value, torch.Tensor) else value
+            torch.save(state, path)
 
     def parameter(self, layer: str) -> nn.Parameter:
         """Return a layer's parameter."""

@@ -333,7 +333,7 @@ def test_check_says_what_is_wrong_with_data(evolve):
 
 VERBS = [
     "allocate",
-    *("apply", "check-network"),
+    *("apply", "check-network", "export"),
     *("run", "resume", "report", "verify", "evaluate", "optimum", "lineage", "bench", "profile"),
     *("heuristics list", "heuristics show", "heuristics check", "heuristics new"),
     *("datasets list", "datasets show", "datasets check", "datasets generate"),

@@ -29,8 +29,8 @@ def network():
 def number():
     return 3
 
-def triple():
-    return 1, 2, 3
+def four():
+    return 1, 2, 3, 4
 
 def needs():
     import nothing_of_that_name
@@ -119,7 +119,7 @@ REFUSED = {
     "no function": (["mine:nothing"], ["no such function", "'nothing'"]),
     "no callable": (["mine:value"], ["not a function", "found 3"]),
     "a number": (["mine:number"], ["returned the wrong thing", "a model and a loader", "int"]),
-    "a triple": (["mine:triple"], ["returned the wrong thing", "tuple of 3"]),
+    "four": (["mine:four"], ["returned the wrong thing", "tuple of 4"]),
     "a missing library": (["mine:needs"], ["nothing_of_that_name", "mine.py, line"]),
     "a failure": (["mine:breaks"], ["ValueError: no data today", "mine.py, line"]),
     "an argument": (["mine:takes"], ["TypeError", "argument"]),

@@ -1,0 +1,246 @@
+"""The verbs that put an allocation on a real network: apply, check-network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evolve.cli.output import print_json, print_table
+from evolve.errors import NetworkError
+
+#: Exit status where the best uniform format is better than the allocation.
+WORSE_THAN_UNIFORM = 3
+#: Where measurements are kept, below the working directory.
+CACHE = Path(".evolve_cache") / "measurements.jsonl"
+
+_FILE = click.Path(path_type=Path)
+_Command = Callable[..., None]
+
+
+def _common(command: _Command) -> _Command:
+    """Add the options of both verbs."""
+    for option in reversed(
+        (
+            click.argument("spec", metavar="ALLOCATION.json|CHAMPION"),
+            click.option(
+                "--model",
+                required=True,
+                metavar="NETWORK",
+                help="MODULE:FUNCTION, FILE.py:FUNCTION or a file that ends in .onnx.",
+            ),
+            click.option("--profile", "profile_file", type=_FILE, help="The network's profile."),
+            click.option(
+                "--budget",
+                "budgets",
+                multiple=True,
+                metavar="COST=AMOUNT",
+                help="What a rule has to keep, as in avg_bits=4.5; again for another cost.",
+            ),
+            click.option("--signals", default="curves", show_default=True, help="What a rule may read."),
+            click.option("--overwrite", is_flag=True, help="Replace the output if it is there."),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_common
+@click.option("--output", type=_FILE, required=True, help="The network: .pt for a PyTorch state, or .onnx.")
+def apply(
+    spec: str,
+    model: str,
+    profile_file: Path | None,
+    budgets: tuple[str, ...],
+    signals: str,
+    overwrite: bool,
+    as_json: bool,
+    output: Path,
+) -> None:
+    """Write a real network with its weights as an allocation's formats keep them.
+
+    Weights are quantized and dequantized: the file has the network's own types and layout, and the values
+    that the formats can hold. A CHAMPION is a rule, which is run on --profile: a heuristic's name, a plugin
+    file, a champion.json or champion.py, or the folder of a run or report.
+    """
+    from evolve.networks.applying import check_place, formats_for, save_quantized, size_bits
+    from evolve.networks.sources import load_to_write
+
+    allocation, notes = _find(spec, profile_file, budgets, signals)
+    network = load_to_write(model)
+    check_place(network, output, overwrite)
+    formats = formats_for(network, allocation)
+    signal = save_quantized(network, formats, output)
+    weights = sum(layer.num_params for layer in network.layers)
+    bits = size_bits(network, formats)
+    _tell(notes)
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "model": network.name,
+                "layers": len(formats),
+                "avg_bits": bits / weights,
+                "size_bytes": bits / 8,
+                "sqnr_db": signal if math.isfinite(signal) else None,
+                "formats": formats,
+                "notes": list(notes),
+            }
+        )
+        return
+    loud = f"{signal:.1f} dB" if math.isfinite(signal) else "no noise"
+    click.echo(f"{network.name}: {len(formats)} layers, {bits / weights:.3f} bits a weight, {loud}")
+    click.echo(f"wrote {output}")
+
+
+@click.command("check-network")
+@_common
+@click.option("--data", type=_FILE, help="The held-out arrays of an ONNX model, a .npz file.")
+@click.option("--calibration", type=_FILE, help="The arrays that a search of an ONNX model measures on.")
+@click.option(
+    "--search",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Look at N allocations of that size on the network itself.  [default: 100 with --output where "
+    "adding up does not hold, else 0]",
+)
+@click.option("--output", type=_FILE, help="The allocation that is handed out, .json.")
+@click.option(
+    "--cache", type=_FILE, default=CACHE, show_default=True, help="Where measurements are kept, by content."
+)
+@click.option("--task", help="classification, language, embedding or regression.  [default: by the labels]")
+@click.option("--batch-size", default=64, show_default=True, help="Samples a batch of an ONNX model.")
+@click.option("--seed", default=0, show_default=True, help="Of the resamples of intervals.")
+def check_network(
+    spec: str,
+    model: str,
+    profile_file: Path | None,
+    budgets: tuple[str, ...],
+    signals: str,
+    overwrite: bool,
+    as_json: bool,
+    data: Path | None,
+    calibration: Path | None,
+    search: int | None,
+    output: Path | None,
+    cache: Path,
+    task: str | None,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Measure an allocation on a real network, beside what was predicted and the best uniform format.
+
+    Held-out data are what the function of a PyTorch model returns third, (model, calibration loader,
+    held-out loader), and what --data names for an ONNX model. A CHAMPION is a rule, as for 'apply'.
+
+    An allocation that is worse there than the best uniform format of its size or less is never handed
+    out: --output then has that format. Exit status: 0 good, 3 worse than that uniform format, 2 the input
+    is wrong. After a kill the same command goes on where it was, from --cache.
+    """
+    from evolve.allocations import save_allocation
+    from evolve.cli.progress import CellProgress
+    from evolve.networks.handing_out import judge
+    from evolve.networks.measurement_cache import MeasurementCache
+    from evolve.networks.sources import load_networks
+
+    _check_output(output, overwrite)
+    allocation, notes = _find(spec, profile_file, budgets, signals)
+    networks = load_networks(model, data, calibration, task, batch_size)
+    with CellProgress("allocation") as progress:
+        verdict = judge(
+            networks,
+            allocation,
+            _profile(profile_file),
+            evaluations=search if search is not None else (None if output else 0),
+            cache=MeasurementCache(cache),
+            seed=seed,
+            progress=progress.show,
+        )
+    if output is not None:
+        save_allocation(verdict.allocation, output)
+    found = verdict.to_json()
+    found["notes"] = [*notes, *found["notes"]]
+    _tell(found["notes"])
+    if as_json:
+        print_json({**found, **({"output": str(output)} if output else {})})
+    else:
+        _print(found)
+        if output is not None:
+            click.echo(f"wrote {output}")
+    if verdict.is_uniform:
+        raise click.exceptions.Exit(WORSE_THAN_UNIFORM)
+
+
+def _find(spec: str, profile_file: Path | None, budgets: tuple[str, ...], signals: str) -> tuple[Any, Any]:
+    from evolve.networks.choosing import find_allocation
+
+    return find_allocation(spec, _profile(profile_file), budgets, signals)
+
+
+def _profile(file: Path | None) -> Any:
+    from evolve.profiles import load_profile
+
+    return None if file is None else load_profile(file)
+
+
+def _tell(notes: tuple[str, ...] | list[str]) -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _check_output(output: Path | None, overwrite: bool) -> None:
+    """Refuse a place that cannot be written before anything is measured."""
+    if output is None:
+        return
+    if output.suffix != ".json":
+        words = "a name that ends in .json"
+        raise NetworkError("bad output", field="--output", expected=words, found=str(output))
+    if not output.parent.is_dir():
+        raise NetworkError("no such folder", file=output.parent, field="--output", cure="Make it first.")
+    if output.exists() and not overwrite:
+        cure = "Choose another --output, or give --overwrite."
+        raise NetworkError("exists already", file=output, cure=cure)
+
+
+def _print(found: dict[str, Any]) -> None:
+    rows = [found["unchanged"], *found["measured"]]
+    metrics = [name for name in ("accuracy", "loss", "perplexity") if rows[0][name] is not None]
+    click.echo(f"{found['model']}: {found['num_units']} {found['unit']}, 95 % intervals")
+    calibrated = ["on calibration"] if any(each.get("on_calibration") is not None for each in rows) else []
+    print_table(
+        "",
+        ["", "bits", "bytes", "predicted", *calibrated, "divergence", *metrics],
+        [
+            (
+                each["label"],
+                f"{each['avg_bits']:.3f}",
+                f"{each['size_bytes']:,.0f}",
+                _figure(each["predicted"]),
+                *(_figure(each.get("on_calibration")) for _ in calibrated),
+                _interval(each["divergence"], ".3g"),
+                *(_interval(each[name], ".4f") for name in metrics),
+            )
+            for each in rows
+        ],
+    )
+    for step in (found["search"] or {}).get("improvements", []):
+        click.echo(f"search {step['evaluation']}: {step['divergence']:.4g}  {step['change']}")
+    if found["change_by_search"]:
+        change = found["change_by_search"]
+        ends = f"{change['low']:+.3g} to {change['high']:+.3g}"
+        click.echo(f"the search changes the held-out divergence by {change['estimate']:+.3g} ({ends})")
+    click.echo(f"handed out: {found['handed_out']}")
+    click.echo(f"network run for {found['runs']} allocations, {found['cached']} known from before")
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _interval(found: dict[str, float], form: str) -> str:
+    return f"{found['estimate']:{form}} ({found['low']:{form}}–{found['high']:{form}})"

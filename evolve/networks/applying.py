@@ -1,0 +1,210 @@
+"""Puts an allocation on a real network: its weights quantized and dequantized, and written.
+
+Shapes: L layers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evolve.allocations import Allocation, LayerChoice
+from evolve.errors import FormatError, NetworkError
+from evolve.fields import Words
+from evolve.networks.network import Network, WeightArray, WeightLayer
+from evolve.quantizers import Quantizer, find_quantizer
+
+#: Small networks may keep this much, whatever their own size.
+LEAST_KEPT = 64 * 2**20
+#: How many copies of the weights are kept in other formats.
+_COPIES = 4
+_NAMED = 3
+_CURE = "Give an allocation of this network, from its own profile."
+
+
+def formats_for(network: Network, allocation: Allocation) -> dict[str, str]:
+    """Return the format of each layer of a network by the layer's name, in the network's order.
+
+    Raises:
+        NetworkError: The allocation is that of another network: names or shapes differ.
+        FormatError: A format is unknown.
+    """
+    layers = {layer.name: layer for layer in network.layers}
+    extra = [each.name for each in allocation.layers if each.name not in layers]
+    missing = [name for name in layers if name not in set(allocation.names)]
+    if extra or missing:
+        said = [
+            f"{len(names)} layers that the {whose} does not have ({_some(names)})"
+            for names, whose in ((extra, "network"), (missing, "allocation"))
+            if names
+        ]
+        raise NetworkError(
+            f"the allocation is for another network: there are {' and '.join(said)}",
+            file=network.name,
+            field="layers",
+            cure=_CURE,
+        )
+    for each in allocation.layers:
+        _check_layer(network.name, layers[each.name], each)
+    chosen = dict(zip(allocation.names, allocation.formats, strict=True))
+    return {name: chosen[name] for name in layers}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+
+
+def _check_layer(name: str, layer: WeightLayer, choice: LayerChoice) -> None:
+    shapes_differ = choice.shape is not None and tuple(choice.shape) != layer.shape
+    if shapes_differ or choice.num_params != layer.num_params:
+        found = choice.shape if shapes_differ else f"{choice.num_params} weights"
+        raise NetworkError(
+            "the allocation is for another network",
+            file=name,
+            place=f"layer {choice.name}",
+            field="shape",
+            expected=f"{layer.shape}, {layer.num_params} weights, as in the network",
+            found=Words(str(found)),
+            cure=_CURE,
+        )
+    try:
+        find_quantizer(choice.format)
+    except FormatError as error:
+        raise FormatError(
+            error.problem,
+            file=name,
+            place=f"layer {choice.name}",
+            field="format",
+            expected=error.expected,
+            found=error.found,
+        ) from None
+
+
+def size_bits(network: Network, formats: Mapping[str, str]) -> float:
+    """Return the bits of all weights in their formats, scales and zero points counted.
+
+    Args:
+        network: The network.
+        formats: The format of each layer, by name.
+    """
+    return math.fsum(
+        8 * find_quantizer(formats[layer.name]).num_bytes(layer.shape) for layer in network.layers
+    )
+
+
+def uniform(network: Network, name: str) -> dict[str, str]:
+    """Return the allocation of one format to all layers."""
+    return {layer.name: name for layer in network.layers}
+
+
+def make_allocation(
+    network: Network,
+    formats: Mapping[str, str],
+    source: str,
+    ties: Sequence[Sequence[int]] = (),
+    predicted: Mapping[str, float] | None = None,
+) -> Allocation:
+    """Return formats of a network as an allocation, with the shapes and the bits of its layers.
+
+    Args:
+        network: The network.
+        formats: The format of each layer, by name.
+        source: What made the allocation.
+        ties: Groups of layers, by position in the network, that share a format.
+        predicted: What a profile expects of it, by name.
+    """
+    layers = tuple(
+        LayerChoice(
+            name=layer.name,
+            kind=layer.kind,
+            num_params=layer.num_params,
+            shape=layer.shape,
+            format=formats[layer.name],
+            bits=find_quantizer(formats[layer.name]).bits(layer.shape),
+        )
+        for layer in network.layers
+    )
+    return Allocation(network.name, layers, tuple(map(tuple, ties)), source, predicted or {})
+
+
+class QuantizedWeights:
+    """A network's weights in other formats, those used last kept.
+
+    Args:
+        network: The network.
+        kept_bytes: Memory for them; by default four times what the weights take.
+    """
+
+    def __init__(self, network: Network, kept_bytes: int | None = None) -> None:
+        self._network = network
+        weights = 4 * sum(layer.num_params for layer in network.layers)
+        self._room = max(LEAST_KEPT, _COPIES * weights) if kept_bytes is None else kept_bytes
+        self._kept: OrderedDict[tuple[str, str], WeightArray] = OrderedDict()
+
+    def of(self, layer: str, quantizer: Quantizer) -> WeightArray:
+        """Return a layer's weights as a format keeps them, output channels first, float32."""
+        key = layer, quantizer.name
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        made: WeightArray = quantizer.dequantized(self._network.weights(layer))
+        self._kept[key] = made
+        self._room -= made.nbytes
+        while self._room < 0 and len(self._kept) > 1:
+            self._room += self._kept.popitem(last=False)[1].nbytes
+        return made
+
+    def all(self, formats: Mapping[str, str]) -> dict[str, WeightArray]:
+        """Return the weights of layers in their formats, by name."""
+        return {layer: self.of(layer, find_quantizer(name)) for layer, name in formats.items()}
+
+
+def check_place(network: Network, path: Path, overwrite: bool = False) -> None:
+    """Refuse a file that cannot be written, or whose name does not end as the network's files do.
+
+    Raises:
+        NetworkError: It is such a file.
+    """
+    if path.suffix not in network.endings:
+        words = f"a name that ends in {' or '.join(network.endings)}"
+        raise NetworkError("bad output", field="--output", expected=words, found=str(path))
+    if not path.parent.is_dir():
+        raise NetworkError("no such folder", file=path.parent, field="--output", cure="Make it first.")
+    if path.exists() and not overwrite:
+        raise NetworkError("exists already", file=path, cure="Choose another --output, or give --overwrite.")
+
+
+def save_quantized(network: Network, formats: Mapping[str, str], path: Path) -> float:
+    """Write a network with its weights quantized and dequantized; the file appears whole or not at all.
+
+    Args:
+        network: The network.
+        formats: The format of each layer, by name.
+        path: A PyTorch state (``.pt``) or an ONNX model.
+
+    Returns:
+        The signal-to-quantization-noise ratio of all weights together, in dB; infinite if none changed.
+
+    Raises:
+        NetworkError: It cannot be written.
+    """
+    weights = QuantizedWeights(network).all(formats)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        network.save(aside, weights)
+        aside.replace(path)
+    except (OSError, RuntimeError) as fault:
+        raise NetworkError(f"cannot be written ({fault})", file=path) from None
+    finally:
+        aside.unlink(missing_ok=True)
+    signal = noise = 0.0
+    for layer, array in weights.items():
+        before = network.weights(layer).astype(np.float64)
+        signal += float((before**2).sum())
+        noise += float(((array - before) ** 2).sum())
+    return 10 * math.log10(signal / noise) if noise and signal else math.inf
