@@ -75,7 +75,7 @@ def test_the_working_directory_comes_first(here):
     assert find_dataset("reference").test == MODELS[1:2]
     listed = dict(available_datasets())
     assert listed["reference"] == str(here / "datasets" / "reference")
-    assert list(listed) == ["mine", "reference", "hawqv3", *SUITES]
+    assert list(listed) == ["mine", "reference", "hawqv3", "measured", *SUITES]
 
 
 def test_a_checkout_lists_its_folder_once(monkeypatch):
