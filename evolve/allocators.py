@@ -28,7 +28,7 @@ def uniform(
 
     Args:
         num_params: Weights per layer, (L,).
-        bits: Bits per weight of each format, (K,).
+        bits: Bits per weight of each format, (K,), or of each layer in each format, (L, K).
         sensitivity: Loss of accuracy of each layer in each format, (L, K), in [0, 1].
         threshold: Retention at the cliff, in [0, 1).
 
@@ -36,7 +36,7 @@ def uniform(
         ValueError: A shape or a value is wrong.
     """
     params, widths, losses = check_tables(num_params, bits, sensitivity)
-    candidates = np.repeat(np.arange(len(widths), dtype=np.uint8)[:, None], len(params), axis=1)
+    candidates = np.repeat(np.arange(losses.shape[1], dtype=np.uint8)[:, None], len(params), axis=1)
     best: Allocation = candidates[score(candidates, params, widths, losses, threshold).fitness.argmax()]
     return best
 
@@ -61,9 +61,10 @@ def greedy(
             saved, added = cost[layer, wide] - cost[layer, narrow], loss[layer, narrow] - loss[layer, wide]
             heapq.heappush(waiting, (added / saved if saved else np.inf, layer, rung))
 
-    for layer, layer_loss in enumerate(loss):
-        order = np.lexsort((layer_loss, -widths))
-        ladders.append(order[np.append(True, np.diff(widths[order]) != 0)])
+    widths = np.broadcast_to(widths, losses.shape)
+    for layer, (layer_loss, own) in enumerate(zip(loss, widths, strict=True)):
+        order = np.lexsort((layer_loss, -own))
+        ladders.append(order[np.append(True, np.diff(own[order]) != 0)])
         wait(layer, 1)
     allocation = np.array([ladder[0] for ladder in ladders], dtype=np.uint8)
     rows = np.arange(len(params))

@@ -34,8 +34,16 @@ class Batch:
     failures: Mapping[int, Failure]
 
 
-def make_batch(candidates: Sequence[Candidate], templates: Mapping[str, Template]) -> Batch:
-    """Group candidates by source and parameter names."""
+def make_batch(
+    candidates: Sequence[Candidate], templates: Mapping[str, Template], swept: bool = False
+) -> Batch:
+    """Group candidates by source and parameter names.
+
+    Args:
+        candidates: What to evaluate.
+        templates: Their code templates, by name.
+        swept: Whether the tasks are to say which parameter trades bits for loss.
+    """
     groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     failures: dict[int, Failure] = {}
     sizes = []
@@ -50,12 +58,14 @@ def make_batch(candidates: Sequence[Candidate], templates: Mapping[str, Template
         groups.setdefault((source, tuple(name for name, _ in candidate.parameters)), []).append(index)
     tasks, members = [], []
     for (source, names), indices in groups.items():
-        file = templates[candidates[indices[0]].template].file
+        first = candidates[indices[0]]
+        file = templates[first.template].file
+        sweep = templates[first.template].sweep_of(first) if swept else None
         for start in range(0, len(indices), _TASK_SIZE):
             part = indices[start : start + _TASK_SIZE]
             rows = [[value for _, value in candidates[index].parameters] for index in part]
             values = np.array(rows, dtype=np.float64).reshape(len(part), len(names))
-            tasks.append(Task(source, file, names, values))
+            tasks.append(Task(source, file, names, values, sweep))
             members.append(tuple(part))
     return Batch(tuple(tasks), tuple(members), tuple(sizes), failures)
 
@@ -64,7 +74,7 @@ def evaluate_candidates(
     candidates: Sequence[Candidate], templates: Mapping[str, Template], arena: SearchArena, executor: Executor
 ) -> list[Evaluation]:
     """Evaluate candidates, those of one source together; results in the order of the candidates."""
-    batch = make_batch(candidates, templates)
+    batch = make_batch(candidates, templates, arena.budgets is not None)
     evaluations = {index: _evaluation(each, 0, arena) for index, each in batch.failures.items()}
     for part, results in zip(batch.members, executor.map(batch.tasks), strict=True):
         for index, result in zip(part, results, strict=True):
@@ -83,7 +93,7 @@ def fingerprints(
     candidates: Sequence[Candidate], templates: Mapping[str, Template], probe: Arena
 ) -> list[tuple[str, int]]:
     """Return what each candidate does on the probe's models, as a fingerprint, and its complexity."""
-    batch = make_batch(candidates, templates)
+    batch = make_batch(candidates, templates, probe.budgets is not None)
     found = {index: each.reason for index, each in batch.failures.items()}
     for part, task in zip(batch.members, batch.tasks, strict=True):
         found |= dict(zip(part, probe.behaviours(task), strict=True))

@@ -169,7 +169,7 @@ def _score(cell: Cell, setup: Setup, outcome: Outcome) -> CellResult:
         for split in shares:
             # Each split on its own: what fails on the models of one may work on those of another.
             alone = replace(setup.dataset, train=(), valid=(), test=setup.dataset.split(split))
-            results = evaluate_rules(rules, alone, cell.config.signals)
+            results = evaluate_rules(rules, alone, cell.config.signals, setup.arena.budgets)
             shares[split] = tuple(each.optimum_ratio or 0.0 for each in results)
     return CellResult(
         setting=cell.setting,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evolve.errors import InputError
+from evolve.objectives import CLIFF, parse_objective
 from evolve.search.base import OPERATORS
 from evolve.signals import level_index
 
@@ -29,6 +30,7 @@ class RunConfig:
         population: Candidates a generation.
         seed: Seed of all randomness.
         signals: Information level.
+        objective: What is maximised: ``cliff``, or ``budgets:`` and average bits, see `evolve.objectives`.
         strategy: Name of the search strategy.
         operators: Weight of each variation operator, built in or from a plugin.
         start_from: Roles or names of the seed heuristics.
@@ -47,6 +49,7 @@ class RunConfig:
     start_from: tuple[str, ...] = ("baseline",)
     plateau: int | None = None
     evaluations: int | None = None
+    objective: str = CLIFF
 
     def __post_init__(self) -> None:
         least_values = {"generations": 1, "population": 2, "seed": 0, "plateau": 1, "evaluations": 1}
@@ -72,10 +75,14 @@ class RunConfig:
         if not self.start_from:
             raise InputError("no seed heuristics", field="start_from", expected="roles or names", found=())
         level_index(self.signals)
+        parse_objective(self.objective)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration as JSON."""
-        return asdict(self) | {"operators": dict(self.operators), "start_from": list(self.start_from)}
+        """Return the configuration as JSON; the objective only where it is not the usual one."""
+        found = asdict(self) | {"operators": dict(self.operators), "start_from": list(self.start_from)}
+        if self.objective == CLIFF:
+            del found["objective"]
+        return found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
@@ -104,7 +111,7 @@ class RunConfig:
                     "bad configuration", field="start_from", expected="a list of names", found=words
                 )
             values["start_from"] = tuple(words)
-        for key in ("datasets", "signals", "strategy"):
+        for key in ("datasets", "signals", "strategy", "objective"):
             if key in values and not isinstance(values[key], str):
                 raise InputError("bad configuration", field=key, expected="a text", found=values[key])
         return cls(**values)

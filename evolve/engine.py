@@ -12,7 +12,6 @@ from evolve.configuration import RunConfig
 from evolve.errors import RunError
 from evolve.executors import make_executor
 from evolve.search.base import Strategy, rank_key
-from evolve.search.refinement import structure_id
 from evolve.setup import Setup
 from evolve.store import RunStore, Snapshot, scored_to_json
 
@@ -56,11 +55,11 @@ def finalists(scored: Iterable[Scored]) -> list[Scored]:
     finalists of some candidates and of more are those of the former's finalists and the latter.
     """
     working = [each for each in scored if each.evaluation.status == "ok"]
-    best: dict[str, Scored] = {}
+    best: dict[object, Scored] = {}
     for each in sorted(working, key=rank_key, reverse=True):
         if len(best) == FINALISTS:
             break
-        best.setdefault(structure_id(each.candidate), each)
+        best.setdefault(each.candidate.structure, each)
     return list(best.values())
 
 

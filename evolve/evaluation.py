@@ -1,61 +1,55 @@
 """Evaluates rules on models: many parameter vectors of one source in one call.
 
-A rule that raises, returns a wrong shape or names a wrong format has failed; that is a value
-with a reason, and costs no other candidate anything.
+In a group of tied layers every layer gets the widest format that the rule chooses for one of them; that
+allocation is what is scored.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import numpy.typing as npt
 
 from evolve.candidates import SplitScore
 from evolve.datasets import Dataset
-from evolve.errors import RuleError, SignalError, TemplateError
-from evolve.heuristics import ParameterValues, Rule
+from evolve.families import Families
+from evolve.heuristics import Rule
+from evolve.layer_groups import widest_of_groups
+from evolve.objectives import Budgets
 from evolve.optimum import Optimum, optimum
 from evolve.profiles import ModelProfile
-from evolve.scoring import ScoreTable, prepare
-from evolve.templates import compile_rule
-from evolve.views import ChoiceArray, ModelView
+from evolve.rule_calls import Failure, Task, allocate, compile_task, template_failure
+from evolve.scoring import THRESHOLD, ScoreTable, prepare
+from evolve.views import ModelView
+
+__all__ = [
+    "Arena",
+    "BudgetScores",
+    "Failure",
+    "ModelScores",
+    "SearchArena",
+    "Task",
+    "allocate",
+    "optimum_of",
+    "optimum_share",
+    "summarise",
+    "template_failure",
+]
 
 FloatArray = npt.NDArray[np.float64]
 #: Elements of the largest array a rule makes at once, so that it stays in the processor's cache;
 #: more parameter vectors go in chunks.
 _CHUNK_ELEMENTS = 70_000
-#: Seconds a rule may take for one call; only a plugin with an endless loop gets there.
-TIME_LIMIT = 20.0
-#: Characters kept of what a rule says when it raises.
-_MOST_SAID = 500
-
-
-#: A source is compiled once, however many calls it takes to evaluate all its parameter vectors.
-_compiled = lru_cache(maxsize=4096)(compile_rule)
 
 
 @lru_cache(maxsize=1024)
-def _optimum_of(profile: ModelProfile) -> Optimum:
+def optimum_of(profile: ModelProfile) -> Optimum:
     """Return a model's optimum, computed once a process: equal profiles are equal by their content."""
-    return optimum(profile.num_params, profile.bits, profile.sensitivity)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a rule failed: its kind, for counting, and the reason in words."""
-
-    kind: str
-    reason: str
+    return optimum(profile.num_params, profile.own_bits, profile.sensitivity, THRESHOLD, profile.tied_layers)
 
 
 @dataclass(frozen=True)
@@ -67,22 +61,30 @@ class ModelScores:
     avg_bits: FloatArray
     fitness: FloatArray
 
+    def worst(self, ratios: FloatArray, members: Sequence[int] | slice) -> float:  # noqa: ARG002
+        """Return the least share of the optimum on some models.
+
+        Args:
+            ratios: The shares on these models.
+            members: Which models.
+        """
+        return float(ratios.min())
+
 
 @dataclass(frozen=True)
-class Task:
-    """Parameter vectors to evaluate with one source.
+class BudgetScores(ModelScores):
+    """How one family does on each of M models: (M,) means over the budgets; the fitness is the share.
 
     Attributes:
-        source: Python that defines ``allocate``.
-        file: Where it comes from, for messages.
-        names: Names of the F parameters.
-        values: (P, F) their values.
+        shares: (M, B) share of the best within each budget; NaN where no allocation is within it.
     """
 
-    source: str
-    file: str
-    names: tuple[str, ...]
-    values: FloatArray
+    shares: FloatArray
+
+    def worst(self, ratios: FloatArray, members: Sequence[int] | slice) -> float:
+        """Return the least share on some models within any budget."""
+        shares = self.shares[members]
+        return float(np.nanmin(shares)) if not np.isnan(shares).all() else float(ratios.min())
 
 
 class Arena:
@@ -91,11 +93,16 @@ class Arena:
     Args:
         profiles: M models.
         level: The information level that rules may read.
+        budgets: Score rules as families within these budgets; None scores by the cliff.
     """
 
-    def __init__(self, profiles: Sequence[ModelProfile], level: str = "curves") -> None:
+    def __init__(
+        self, profiles: Sequence[ModelProfile], level: str = "curves", budgets: Budgets | None = None
+    ) -> None:
         self.profiles = tuple(profiles)
         self.level = level
+        self.budgets = budgets
+        self.families = None if budgets is None else Families(self.profiles, level, budgets)
         self._groups = [
             (np.array(members), _Stack([self.profiles[index] for index in members], level))
             for members in self._by_formats()
@@ -109,19 +116,24 @@ class Arena:
 
     @cached_property
     def optima(self) -> tuple[Optimum, ...]:
-        """The proven optimum of each model."""
-        return tuple(_optimum_of(each) for each in self.profiles)
+        """The proven optimum of each model, by the cliff."""
+        return tuple(optimum_of(each) for each in self.profiles)
 
     @cached_property
     def optimum_fitness(self) -> FloatArray:
-        """(M,) fitness of each model's optimum."""
+        """(M,) fitness of each model's optimum; within budgets the whole share, 1."""
+        if self.budgets is not None:
+            return np.ones(len(self.profiles))
         return np.array([each.fitness for each in self.optima])
 
     def evaluate(self, task: Task) -> list[ModelScores | Failure]:
         """Evaluate P parameter vectors of one source; one result a vector, in order."""
-        rule = _compile(task)
+        rule = compile_task(task)
         if isinstance(rule, Failure):
             return [rule] * len(task.values)
+        if self.families is not None:
+            found = self.families.evaluate(rule, task)
+            return [each if isinstance(each, Failure) else _family_scores(*each) for each in found]
         results: list[ModelScores | Failure] = []
         for start in range(0, len(task.values), self._chunk):
             results += self._evaluate_chunk(rule, task.names, task.values[start : start + self._chunk])
@@ -134,9 +146,11 @@ class Arena:
             P texts, equal where the allocations of all models are equal, or where the rules
             fail for the same reason.
         """
-        rule = _compile(task)
+        rule = compile_task(task)
         if isinstance(rule, Failure):
             return [rule.reason] * len(task.values)
+        if self.families is not None:
+            return self.families.behaviours(rule, task)
         return self._behaviours(rule, task.names, task.values)
 
     def _behaviours(self, rule: Rule, names: tuple[str, ...], values: FloatArray) -> list[str]:
@@ -148,9 +162,20 @@ class Arena:
                     return [choices.reason]
                 # As in evaluation: a fingerprint must not depend on who else was asked for.
                 return [self._behaviours(rule, names, row[None])[0] for row in values]
-            for digest, row in zip(digests, choices, strict=True):
+            for digest, row in zip(digests, widest_of_groups(choices, stack.ties), strict=True):
                 digest.update(row)
         return [digest.hexdigest() for digest in digests]
+
+    def score_with(self, truth: Sequence[ModelProfile]) -> None:
+        """Score from now on with other models than those that rules see.
+
+        Args:
+            truth: M models of the same formats and layers; ties remain those of what is seen.
+        """
+        for members, stack in self._groups:
+            stack.score_with([truth[index] for index in members])
+        if self.families is not None:
+            self.families.score_with(truth)
 
     @property
     def _chunk(self) -> int:
@@ -169,7 +194,7 @@ class Arena:
                 # Whose fault it is shows only when each vector is alone.
                 alone = [self._evaluate_chunk(rule, names, row[None]) for row in values]
                 return [result for (result,) in alone]
-            scores = stack.table.score(choices)
+            scores = stack.table.score(widest_of_groups(choices, stack.ties))
             for row, metric in enumerate(
                 (scores.compression_ratio, scores.accuracy_retention, scores.avg_bits, scores.fitness)
             ):
@@ -182,123 +207,35 @@ class _Stack:
 
     def __init__(self, profiles: Sequence[ModelProfile], level: str) -> None:
         self.view = ModelView(profiles, level)
+        self.ties = [
+            [int(first) + layer for layer in group]
+            for profile, first in zip(profiles, self.view.offsets[:-1], strict=True)
+            for group in profile.tied_layers
+        ]
+        self.score_with(profiles)
+
+    def score_with(self, profiles: Sequence[ModelProfile]) -> None:
+        own = any(each.layer_bits is not None for each in profiles)
         self.table: ScoreTable = prepare(
             np.concatenate([each.num_params for each in profiles]),
-            profiles[0].bits,
+            np.concatenate([each.bits_table for each in profiles]) if own else profiles[0].bits,
             np.concatenate([each.sensitivity for each in profiles]),
             self.view.offsets,
         )
 
 
-def _compile(task: Task) -> Rule | Failure:
-    try:
-        return _compiled(task.source, task.file or "<rule>")
-    except TemplateError as error:
-        return template_failure("does not compile", error)
+def _family_scores(bits: FloatArray, losses: FloatArray, shares: FloatArray) -> BudgetScores:
+    """Return (M, B) bits, losses and shares as scores; budgets that no allocation keeps are left out."""
+    kept = ~np.isnan(shares)
 
+    def mean(values: FloatArray) -> FloatArray:
+        count = np.maximum(kept.sum(axis=1), 1)
+        total: FloatArray = np.where(kept, values, 0.0).sum(axis=1) / count
+        return total
 
-def template_failure(kind: str, error: TemplateError) -> Failure:
-    """Return a template's error as a failure that names the file without its folder, which is no result."""
-    text = str(error)
-    if error.file:
-        text = text.replace(error.file, Path(error.file).name)
-    return Failure(kind, _printable(text))
-
-
-def _printable(text: str) -> str:
-    """Return a text that every journal can hold and that is the same in every run: without addresses."""
-    text = re.sub(r"\bat 0x[0-9a-fA-F]+", "at 0x…", text).encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _MOST_SAID else text[: _MOST_SAID - 1] + "…"
-
-
-def _words_of(error: BaseException) -> str:
-    """Return what a rule raised, in words."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a rule's own exception can fail in any way too
-        text = ""
-    name = type(error).__name__
-    return _printable(f"{name}: {text}" if text else name)
-
-
-class _TookTooLong(BaseException):
-    """Ends a rule; no ``Exception``, for those a rule may catch."""
-
-
-def allocate(
-    rule: Rule, view: ModelView, names: tuple[str, ...], values: FloatArray
-) -> ChoiceArray | Failure:
-    """Call a rule and check what it returns.
-
-    Args:
-        rule: The compiled ``allocate``.
-        view: N layers with K formats.
-        names: Names of F parameters.
-        values: (P, F) parameter vectors.
-
-    Returns:
-        (P, N) format indices, or why there are none.
-    """
-    parameters = ParameterValues({name: values[:, [index]] for index, name in enumerate(names)})
-    try:
-        with _time_limit(TIME_LIMIT), np.errstate(all="ignore"):
-            found = rule(view, parameters)
-    except SignalError as error:
-        return Failure("signal above the level", str(error))
-    except RuleError as error:
-        return Failure("rule broken", str(error))
-    except _TookTooLong:
-        return Failure("rule broken", f"the rule took longer than {TIME_LIMIT:g} s")
-    except RecursionError:
-        return Failure("raised RecursionError", "RecursionError: the rule calls itself without end")
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a rule raises is its failure
-        return Failure(f"raised {type(error).__name__}", _words_of(error))
-    return _checked(found, len(values), view)
-
-
-def _checked(found: object, count: int, view: ModelView) -> ChoiceArray | Failure:
-    try:
-        choices = np.asarray(found)
-    except Exception as error:  # noqa: BLE001 - what a rule returns can run code of its own
-        return Failure("wrong type", f"expected an array of format indices: {_words_of(error)}")
-    if choices.dtype.kind not in "iu":
-        return Failure(
-            "wrong type",
-            f"expected format indices from model.where, select, cheapest or narrowest, found {choices.dtype}",
-        )
-    if choices.shape not in ((view.num_layers,), (1, view.num_layers), (count, view.num_layers)):
-        return Failure(
-            "wrong shape",
-            f"expected (N,) = ({view.num_layers},) or (P, N) = ({count}, {view.num_layers}), "
-            f"found {choices.shape}",
-        )
-    for extreme in (choices.min(), choices.max()):
-        if not 0 <= extreme < len(view.formats):
-            return Failure(
-                "wrong format", f"expected format indices 0 to {len(view.formats) - 1}, found {extreme}"
-            )
-    full = np.broadcast_to(choices.astype(np.uint8), (count, view.num_layers))
-    return np.ascontiguousarray(full)
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `_TookTooLong` in the block after some seconds, where the platform has interval timers."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise _TookTooLong
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    # A model on which no budget can be kept tells nothing of the rule.
+    fitness = np.where(kept.any(axis=1), mean(shares), 1.0)
+    return BudgetScores(mean(32.0 / bits), mean(np.exp(-losses)), mean(bits), fitness, shares)
 
 
 def optimum_share(fitness: FloatArray, optima: FloatArray) -> FloatArray:
@@ -326,17 +263,18 @@ def summarise(scores: ModelScores, optima: FloatArray, members: Sequence[int] | 
         accuracy_retention=float(scores.accuracy_retention[members].mean()),
         avg_bits=float(scores.avg_bits[members].mean()),
         optimum_ratio=mean_ratio,
-        worst_ratio=float(ratios.min()),
+        worst_ratio=scores.worst(ratios, members),
     )
 
 
 class SearchArena(Arena):
     """The arena of a search: the models of train and valid, never those of test."""
 
-    def __init__(self, dataset: Dataset, level: str) -> None:
+    def __init__(self, dataset: Dataset, level: str, budgets: Budgets | None = None) -> None:
         # One file that serves as train and valid is evaluated once.
         self.shared = dataset.train == dataset.valid
-        super().__init__(dataset.train if self.shared else (*dataset.train, *dataset.valid), level)
+        profiles = dataset.train if self.shared else (*dataset.train, *dataset.valid)
+        super().__init__(profiles, level, budgets)
         self._train = slice(0, len(dataset.train))
         self._valid = self._train if self.shared else slice(len(dataset.train), None)
         self._has_valid = bool(dataset.valid)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from evolve.evaluation import Arena, Failure, ModelScores, Task
+from evolve.objectives import Budgets
 from evolve.profiles import ModelProfile
 
 Results = list[list[ModelScores | Failure]]
@@ -63,7 +64,7 @@ class Processes:
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(arena.profiles, arena.level),
+            initargs=(arena.profiles, arena.level, arena.budgets),
         )
 
     def map(self, tasks: Sequence[Task]) -> Results:
@@ -103,10 +104,10 @@ def _interrupts_held() -> Iterator[None]:
 _worker_arena: Arena | None = None
 
 
-def _start_worker(profiles: Sequence[ModelProfile], level: str) -> None:
+def _start_worker(profiles: Sequence[ModelProfile], level: str, budgets: Budgets | None) -> None:
     global _worker_arena
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker_arena = Arena(profiles, level)
+    _worker_arena = Arena(profiles, level, budgets)
 
 
 def _end_with_parent() -> None:

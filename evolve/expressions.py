@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
 from evolve.errors import TemplateError
 from evolve.parameters import Parameter
 from evolve.profiles import LAYER_TYPES
-from evolve.signals import PER_LAYER_SIGNALS, level_index
+from evolve.signals import ALL_SIGNALS, MEASURED_TABLES, PER_LAYER_SIGNALS, level_index
 
 Type = Literal["mask", "score", "table", "number"]
 
@@ -100,7 +100,7 @@ OPERATIONS = _operations()
 _RESULTS: Mapping[tuple[str, tuple[Type, ...]], Type] = {
     (each.name, each.arguments): each.result for each in OPERATIONS
 }
-#: Tables a rule may read whole: one value a format, or a format and layer.
+#: Tables a rule may read whole of every model: one value a format, or a format and layer.
 TABLES = ("bits", "loss")
 
 
@@ -108,8 +108,11 @@ TABLES = ("bits", "loss")
 class Node:
     """A node of an expression tree.
 
+    ``by_type`` chooses a number by the layer's type: its value names types, its children are the number
+    for all others and one number for each.
+
     Attributes:
-        operation: An operation's name, or a leaf's: ``is_type`` (value: a tuple of layer
+        operation: An operation's name, ``by_type``, or a leaf's: ``is_type`` (value: a tuple of layer
             types), ``signal`` (value: its name), ``sensitivity`` (value: a format),
             ``table`` (value: its name), ``local`` (value: a score that the template has computed
             before the slot), ``number`` (value: a float).
@@ -135,6 +138,8 @@ class Node:
                 return "table"
             case "number":
                 return "number"
+            case "by_type" if all(child.type == "number" for child in self.children):
+                return "score"
         return _RESULTS[self.operation, tuple(child.type for child in self.children)]
 
     @property
@@ -183,6 +188,10 @@ def _to_ast(node: Node) -> ast.expr:
     if operation == "is_type":
         assert isinstance(node.value, tuple)
         return _call("model", "is_type", *map(ast.Constant, node.value))
+    if operation == "by_type":
+        assert isinstance(node.value, tuple)
+        numbers = [ast.keyword(name, each) for name, each in zip(node.value, below[1:], strict=True)]
+        return ast.Call(_attribute("model", "by_type"), below[:1], numbers)
     if operation in _COMPARISONS:
         return ast.Compare(below[0], [_COMPARISONS[operation]()], [below[1]])
     if operation in _LOGICAL:
@@ -255,9 +264,9 @@ def _from_ast(tree: ast.expr, parameters: Mapping[str, float], reads: tuple[str,
                 raise fail(f"parameter {name} has no value", cure=f"Add it under [parameters.{name}].")
             return Node("number", value=float(parameters[name]), name=name)
         case ast.Attribute(ast.Name("model"), name):
-            if name in PER_LAYER_SIGNALS:
+            if name in ALL_SIGNALS:
                 return Node("signal", value=name)
-            if name in TABLES:
+            if name in TABLES or name in MEASURED_TABLES:
                 return Node("table", value=name)
             raise fail(f"models have no signal {name}", expected=f"one of {', '.join(PER_LAYER_SIGNALS)}")
         case ast.Call(ast.Attribute(ast.Name("model"), "is_type"), arguments, []):
@@ -265,6 +274,15 @@ def _from_ast(tree: ast.expr, parameters: Mapping[str, float], reads: tuple[str,
             if not names or any(name not in LAYER_TYPES for name in names):
                 raise fail("unknown layer type", expected=f"one of {', '.join(LAYER_TYPES)}")
             return Node("is_type", value=tuple(str(name) for name in names))
+        case ast.Call(ast.Attribute(ast.Name("model"), "by_type"), [otherwise], keywords):
+            named = tuple(str(each.arg) for each in keywords)
+            if not named or any(name not in LAYER_TYPES for name in named) or len({*named}) < len(named):
+                raise fail("unknown layer type", expected=f"some of {', '.join(LAYER_TYPES)}, each once")
+            parts = (otherwise, *(each.value for each in keywords))
+            numbers = tuple(_from_ast(part, parameters, reads, text) for part in parts)
+            if any(each.operation != "number" for each in numbers):
+                raise fail("by_type takes numbers", expected="parameters p.NAME")
+            return Node("by_type", numbers, named)
         case ast.Call(ast.Attribute(ast.Name("model"), "sensitivity"), [ast.Constant(str(name))], []):
             if not is_format_name(name):
                 raise fail("bad format name", expected="letters, digits and underscores")
@@ -303,23 +321,30 @@ def required_level(node: Node) -> int:
     levels = [0]
     for each in node.walk():
         if each.operation == "signal":
-            levels.append(level_index(PER_LAYER_SIGNALS[str(each.value)].level))
+            levels.append(level_index(ALL_SIGNALS[str(each.value)].level))
+        elif each.operation == "table" and each.value in MEASURED_TABLES:
+            levels.append(level_index(MEASURED_TABLES[str(each.value)].level))
         elif each.operation == "sensitivity" or each.value == "loss":
             levels.append(level_index("curves"))
     return max(levels)
 
 
+_WEIGHT = Parameter("weight", 1.0, 1e-4, 1e4, "log")
+_THRESHOLD = Parameter("threshold", 1.0, 1e-6, 1e3, "log")
+_RATE = Parameter("rate", 0.5, 1e-2, 1e1, "log")
+
+
 def signal_range(node: Node | None) -> Parameter:
     """Return the natural bounds of a number that is compared with this score."""
     if node is None:
-        return Parameter("weight", 1.0, 1e-4, 1e4, "log")
+        return _WEIGHT
     if node.operation == "signal":
-        return PER_LAYER_SIGNALS[str(node.value)].threshold
+        return ALL_SIGNALS[str(node.value)].threshold
     if node.operation == "sensitivity":
         return Parameter(f"sensitivity_{str(node.value).lower()}", 1e-3, 1e-5, 1.0, "log")
     if node.operation in ("rank", "fraction", "share_below"):
         return Parameter(node.operation, 0.5, 0.0, 1.0, "linear")
-    return Parameter("threshold", 1.0, 1e-6, 1e3, "log")
+    return _THRESHOLD
 
 
 def number_range(operation: str, sibling: Node | None) -> Parameter:
@@ -334,7 +359,7 @@ def number_range(operation: str, sibling: Node | None) -> Parameter:
     if operation == "quantile":
         return Parameter("quantile", 0.5, 0.0, 1.0, "linear")
     if operation == "multiply" and sibling is not None and sibling.value == "bits":
-        return Parameter("rate", 0.5, 1e-2, 1e1, "log")
+        return _RATE
     return signal_range(None)
 
 
@@ -343,16 +368,25 @@ def sibling_of(node: Node, index: int) -> Node | None:
     return node.children[1 - index] if len(node.children) == 2 else None
 
 
+@cache
+def _named(parameter: Parameter, name: str) -> Parameter:
+    return replace(parameter, name=name)
+
+
 def argument_range(node: Node, index: int, outer: Parameter) -> Parameter:
     """Return the natural bounds of a number that is, or would be, an argument of this node.
 
     Args:
         node: An operation.
         index: Which argument.
-        outer: The bounds of a number in the node's own place: what ``where`` chooses between has them too.
+        outer: The bounds of a number in the node's own place: what ``where`` or ``by_type`` chooses between
+            has them too.
     """
     if node.operation == "where":
         return outer
+    if node.operation == "by_type":
+        assert isinstance(node.value, tuple)
+        return _named(outer, f"{outer.name}_{node.value[index - 1].lower()}") if index else outer
     return number_range(node.operation, sibling_of(node, index))
 
 

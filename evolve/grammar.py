@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type, argument_range, signal_range
 from evolve.parameters import Parameter
 from evolve.profiles import LAYER_TYPES
-from evolve.signals import PER_LAYER_SIGNALS, level_index
+from evolve.signals import ALL_SIGNALS, MEASURED_TABLES, PER_LAYER_SIGNALS, level_index
 
 #: How often random expressions use each kind of operation; those not named are reductions over a model.
 _OPERATION_WEIGHTS: Mapping[str, float] = {
@@ -51,22 +51,28 @@ class Vocabulary:
         level: The information level; nothing above it is ever drawn.
         reads: Scores of the template that the slot at hand may read.
         types: Layer types that masks may ask for: those of the models at hand.
+        measured: Names of the measurements that all models at hand have.
     """
 
     formats: tuple[str, ...]
     level: str = "curves"
     reads: tuple[str, ...] = ()
     types: tuple[str, ...] = LAYER_TYPES
+    measured: tuple[str, ...] = ()
 
     def reading(self, reads: tuple[str, ...]) -> Vocabulary:
         """Return the vocabulary of a slot that may read these scores of its template."""
-        return vocabulary(self.formats, self.level, reads, self.types)
+        return vocabulary(self.formats, self.level, reads, self.types, self.measured)
 
     @cached_property
     def signals(self) -> tuple[str, ...]:
         """Names of the per-layer signals that may be read."""
         allowed = level_index(self.level)
-        return tuple(name for name, each in PER_LAYER_SIGNALS.items() if level_index(each.level) <= allowed)
+        return tuple(
+            name
+            for name, each in ALL_SIGNALS.items()
+            if level_index(each.level) <= allowed and (name in PER_LAYER_SIGNALS or name in self.measured)
+        )
 
     @cached_property
     def quantities(self) -> tuple[Node, ...]:
@@ -81,7 +87,18 @@ class Vocabulary:
     @cached_property
     def tables(self) -> tuple[Node, ...]:
         """The tables a rule can read directly."""
-        return tuple(Node("table", value=name) for name in TABLES if name != "loss" or self.level == "curves")
+        allowed = level_index(self.level)
+        names = [name for name in TABLES if name != "loss" or self.level == "curves"]
+        names += [
+            name
+            for name, each in MEASURED_TABLES.items()
+            if level_index(each.level) <= allowed and name in self.measured
+        ]
+        return tuple(Node("table", value=name) for name in names)
+
+    def leaves_like(self, type_: Type) -> int:
+        """Count what a leaf of this type may be exchanged for, itself included; numbers are not."""
+        return len({"mask": self.types, "score": self.quantities, "table": self.tables, "number": ()}[type_])
 
     def random_format(self) -> str:
         """Draw a format."""
@@ -109,6 +126,17 @@ class Vocabulary:
         if leaf.type == "score":
             return random.choice(self.quantities)
         return random.choice(self.tables) if leaf.type == "table" else undrawn_number()
+
+    def numbers_by_type(self, draw: Callable[[], float]) -> Node:
+        """Draw a number for each layer type.
+
+        Args:
+            draw: Draws one of them.
+        """
+        # The last type has the number that stands for all others, those no train model has included.
+        named = self.types[:-1] or self.types
+        numbers = tuple(Node("number", value=float(f"{draw():.3g}")) for _ in range(1 + len(named)))
+        return Node("by_type", numbers, named)
 
     def random_types(self) -> Node:
         """Draw a test of one or two layer types."""
@@ -151,12 +179,14 @@ class Vocabulary:
         return self._random_operation("score", depth)
 
     def _random_table(self, depth: int) -> Node:
-        if depth <= 0 or random.random() < 0.3:
+        # Bits by themselves are no loss: where that is all there is, they seldom stand alone.
+        alone = 0.15 if len(self.tables) == 1 else 0.3
+        if depth <= 0 or random.random() < alone:
             return random.choice(self.tables)
-        if random.random() < 0.3:
-            # Falls or grows exponentially with the table, at a rate of its own.
+        if random.random() < 0.4:
+            # Falls, seldom grows, exponentially with the table, at a rate of its own.
             scaled = Node("multiply", (undrawn_number(), random.choice(self.tables)))
-            signed = Node("negative", (scaled,)) if random.random() < 0.5 else scaled
+            signed = Node("negative", (scaled,)) if random.random() < 0.75 else scaled
             return Node("exp", (signed,))
         return self._random_operation("table", depth)
 
@@ -182,9 +212,10 @@ def vocabulary(
     level: str,
     reads: tuple[str, ...] = (),
     types: tuple[str, ...] = LAYER_TYPES,
+    measured: tuple[str, ...] = (),
 ) -> Vocabulary:
-    """Return the vocabulary for these formats, level, scores and types, always the same object."""
-    return Vocabulary(formats, level, reads, types)
+    """Return the vocabulary for these formats, level, scores, types and measurements, always one object."""
+    return Vocabulary(formats, level, reads, types, measured)
 
 
 def undrawn_number() -> Node:

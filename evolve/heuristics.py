@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from evolve.errors import PluginError, RuleError
-from evolve.parameters import Parameter, linear, log
+from evolve.parameters import Parameter, Sweep, linear, log
 from evolve.views import ChoiceArray, FloatArray, ModelView
 
 __all__ = ["ROLES", "Declaration", "ModelView", "Parameter", "ParameterValues", "heuristic", "linear", "log"]
@@ -42,10 +42,11 @@ class Declaration:
     role: Role
     source: str
     parameters: tuple[Parameter, ...]
+    sweep: Sweep | None = None
 
 
 def heuristic(
-    *, role: Role = "user", source: str = "", parameters: Sequence[Parameter] = ()
+    *, role: Role = "user", source: str = "", parameters: Sequence[Parameter] = (), sweep: str = ""
 ) -> Callable[[Rule], Rule]:
     """Declare a function ``allocate(model, p)`` as a heuristic.
 
@@ -53,9 +54,11 @@ def heuristic(
         role: ``user`` for your own; the shipped ones are ``baseline``, ``published`` or ``discovered``.
         source: Where the rule comes from.
         parameters: Its numbers, made by `linear` and `log`; the search may change them within bounds.
+        sweep: Name of the parameter that trades bits for loss; empty where none does.
 
     Raises:
-        PluginError: The role or a parameter is wrong, or two parameters have one name.
+        PluginError: The role or a parameter is wrong, two parameters have one name, or none is called
+            as ``sweep`` says.
     """
     if role not in ROLES:
         raise PluginError("bad heuristic", field="role", expected=f"one of {', '.join(ROLES)}", found=role)
@@ -67,9 +70,14 @@ def heuristic(
     names = [each.name for each in parameters]
     if len(set(names)) != len(names):
         raise PluginError("two parameters have one name", field="parameters", found=names)
+    if sweep and sweep not in names:
+        expected = f"one of {', '.join(names)}" if names else "a rule with parameters"
+        raise PluginError("no such parameter", field="sweep", expected=expected, found=sweep)
 
     def declare(rule: Rule) -> Rule:
-        rule.declaration = Declaration(role, source, tuple(parameters))  # type: ignore[attr-defined]
+        swept = Sweep(sweep) if sweep else None
+        declared = Declaration(role, source, tuple(parameters), swept)
+        rule.declaration = declared  # type: ignore[attr-defined]
         return rule
 
     return declare

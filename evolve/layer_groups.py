@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evolve.fields import Field, Words, fault_in
 
 TIES = Field("a list of lists of positions in layers", list)
@@ -69,3 +72,27 @@ def parse_ties(groups: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
         if not whole:
             raise fault_in("bad tie", None, "tied_layers", TIES.expected, group)
     return tuple(map(tuple, groups))
+
+
+def widest_of_groups(choices: NDArray[np.uint8], groups: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """Return allocations in which tied layers share the widest format that one of them has.
+
+    That is how ties are kept everywhere: no layer gets less than what was chosen for it.
+
+    Args:
+        choices: Format indices by non-decreasing bits, (L,) or (P, L).
+        groups: Groups of layers that share one format, none in two of them.
+
+    Returns:
+        Format indices of the same shape; the argument itself where there are no groups.
+    """
+    groups = [each for each in groups if each]
+    if not groups:
+        return choices
+    sizes = [len(each) for each in groups]
+    members = np.concatenate(groups).astype(np.int64)
+    starts = np.cumsum([0, *sizes[:-1]])
+    widest = np.maximum.reduceat(choices[..., members], starts, axis=-1)
+    tied = choices.copy()
+    tied[..., members] = np.repeat(widest, sizes, axis=-1)
+    return tied

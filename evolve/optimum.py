@@ -71,7 +71,7 @@ def optimum(
 
     Args:
         num_params: Weights per layer, (L,).
-        bits: Bits per weight of each format, (K,).
+        bits: Bits per weight of each format, (K,), or of each layer in each format, (L, K).
         sensitivity: Loss of accuracy of each layer in each format, (L, K), in [0, 1].
         threshold: Retention at the cliff, in [0, 1).
         tied_layers: Groups of layers that share one format.
@@ -109,7 +109,7 @@ def frontier(num_params: ArrayLike, bits: ArrayLike, sensitivity: ArrayLike) -> 
 
     Args:
         num_params: Weights per layer, (L,).
-        bits: Bits per weight of each format, (K,).
+        bits: Bits per weight of each format, (K,), or of each layer in each format, (L, K).
         sensitivity: Loss of accuracy of each layer in each format, (L, K), in [0, 1].
 
     Returns:

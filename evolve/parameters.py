@@ -71,6 +71,27 @@ class Parameter:
         return replace(self, default=min(self.high, max(self.low, value)))
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Which parameter of a rule trades bits for loss, for those who look for the best within a budget.
+
+    Attributes:
+        parameter: Its name.
+        low, high: What it is swept over, on its own scale; None stands for the parameter's own bound.
+    """
+
+    parameter: str
+    low: float | None = None
+    high: float | None = None
+
+    def of(self, parameter: Parameter) -> Parameter:
+        """Return the parameter with the bounds it is swept over."""
+        low = parameter.low if self.low is None else self.low
+        high = parameter.high if self.high is None else self.high
+        default = min(high, max(low, parameter.default))
+        return replace(parameter, default=default, low=low, high=high)
+
+
 def linear(name: str, default: float, low: float, high: float) -> Parameter:
     """Declare a parameter on a linear scale."""
     return Parameter(name, default, low, high, "linear")

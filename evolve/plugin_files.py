@@ -19,13 +19,14 @@ from typing import Any
 from evolve.candidates import Candidate, SlotContent
 from evolve.errors import InputError, PluginError, TemplateError
 from evolve.heuristics import ROLES, Declaration, Role
-from evolve.parameters import Parameter
+from evolve.parameters import Parameter, Sweep
 from evolve.templates import Slot, Template, check_slot_type, compile_rule, expressions_of
 
 _CODE_TEMPLATES = Path(__file__).resolve().parent / "code_templates"
 _HEADER = re.compile(r"\A\s*\{#-?(.*?)-?#\}\n?", re.DOTALL)
 _KEYS = {
-    "": ("role", "source", "summary", "template", "slots", "parameters"),
+    "": ("role", "source", "summary", "template", "sweep", "slots", "parameters"),
+    "sweep": ("parameter", "low", "high"),
     "slot": ("type", "default", "reads"),
     "parameter": ("default", "low", "high", "scale"),
 }
@@ -112,7 +113,7 @@ def _load_function(file: Path, name: str, text: str) -> Heuristic:
             expected="@heuristic(role=..., source=..., parameters=[...]) above it",
             cure="'evolve heuristics new NAME' writes a working plugin to start from.",
         )
-    template = Template(name, text, (), declaration.parameters, str(file), "function")
+    template = Template(name, text, (), declaration.parameters, str(file), "function", declaration.sweep)
     candidate = Candidate(name, (), tuple((each.name, each.default) for each in declaration.parameters))
     summary = (rule.__doc__ or "").strip().split("\n")[0]
     return Heuristic(name, declaration.role, declaration.source, summary, str(file), candidate, template)
@@ -177,6 +178,29 @@ def _check_keys(table: object, kind: str, where: str) -> dict[str, Any]:
     return table
 
 
+def read_sweep(described: object, parameters: Mapping[str, object]) -> Sweep:
+    """Return what a header says of the parameter that trades bits for loss.
+
+    Args:
+        described: Its name, or a table of name and bounds.
+        parameters: The header's parameters, by name.
+
+    Raises:
+        TemplateError: There is no such parameter, or the bounds are none.
+    """
+    full = {"parameter": described} if isinstance(described, str) else described
+    table = _check_keys(full, "sweep", "sweep")
+    name = table.get("parameter")
+    if name not in parameters:
+        words = f"one of {', '.join(parameters)}" if parameters else "a template with parameters"
+        raise TemplateError("no such parameter", field="sweep", expected=words, found=name)
+    bounds = [table.get(key) for key in ("low", "high")]
+    numbers = [each for each in bounds if isinstance(each, int | float) and not isinstance(each, bool)]
+    if len(numbers) < sum(each is not None for each in bounds) or numbers != sorted(set(numbers)):
+        raise TemplateError("bad bounds", field="sweep", expected="numbers, low < high", found=described)
+    return Sweep(str(name), *bounds)
+
+
 def _own_body(header: dict[str, Any], body: str, file: Path) -> tuple[Template, dict[str, Any]]:
     """Return the template a plugin brings itself, and the defaults of its slots."""
     slots, defaults = [], {}
@@ -211,7 +235,8 @@ def _own_body(header: dict[str, Any], body: str, file: Path) -> tuple[Template, 
                     field=f"parameters.{name}",
                     cure="A number in a slot takes no bounds: they follow from what it is compared with.",
                 )
-    return Template(plugin_name(file), body, tuple(slots), tuple(own), str(file)), defaults
+    sweep = read_sweep(header["sweep"], header.get("parameters", {})) if "sweep" in header else None
+    return Template(plugin_name(file), body, tuple(slots), tuple(own), str(file), sweep=sweep), defaults
 
 
 def _template_from(
@@ -242,6 +267,9 @@ def _template_from(
                 expected="one of them",
                 found=template.name,
             )
+        if "sweep" in header:
+            words = f"what template {template.name} says"
+            raise TemplateError("not for a rule to say", field="sweep", expected=words, found=header["sweep"])
         contents = header.get("slots", {})
     else:
         template, contents = _own_body(header, body, file)
@@ -254,6 +282,7 @@ def _template_from(
     written = Candidate(template.name, slots, tuple(values.items()))
     candidate = template.write(template.read(written))
     _check_numbers(template, written, candidate)
+    template.sweep_of(candidate)  # refuses bounds that are none on the parameter's scale
     compile_rule(template.source(candidate), f"{file} (rendered)")
     return Heuristic(
         name, role, header.get("source", ""), header.get("summary", ""), str(file), candidate, template

@@ -213,6 +213,11 @@ class ModelProfile:
         shape = (self.num_layers, len(self.formats))
         return _frozen(np.broadcast_to(self.bits, shape)) if self.layer_bits is None else self.layer_bits
 
+    @property
+    def own_bits(self) -> FloatArray:
+        """Bits per weight as scores take them: (L, K) where layers have bits of their own, else (K,)."""
+        return self.bits if self.layer_bits is None else self.layer_bits
+
     def cost_table(self, name: str) -> FloatArray:
         """Return what each layer costs in each format, (L, K).
 

@@ -11,6 +11,7 @@ import numpy as np
 from evolve.candidates import Candidate
 from evolve.datasets import Dataset
 from evolve.evaluation import Arena, Failure, Task, optimum_share
+from evolve.objectives import Budgets
 from evolve.templates import Template
 
 
@@ -45,7 +46,10 @@ class Result:
 
 
 def evaluate_rules(
-    rules: Mapping[str, tuple[Candidate, Template]], dataset: Dataset, level: str = "curves"
+    rules: Mapping[str, tuple[Candidate, Template]],
+    dataset: Dataset,
+    level: str = "curves",
+    budgets: Budgets | None = None,
 ) -> list[Result]:
     """Score named rules on every model of every split.
 
@@ -53,17 +57,21 @@ def evaluate_rules(
         rules: By name, the candidate and its template.
         dataset: The models.
         level: The information level the rules may read.
+        budgets: Score rules as families within these budgets: the fitness is then the share of the best,
+            the other scores are means over the budgets. None scores by the cliff.
 
     Returns:
         One result a rule and model: rules in the order given, models in the order of the splits.
     """
     placed = list(dataset.splits())
-    arena = Arena([profile for _, profile in placed], level)
+    arena = Arena([profile for _, profile in placed], level, budgets)
     results = []
     for name, (candidate, template) in rules.items():
         names = tuple(each for each, _ in candidate.parameters)
         values = np.array([[value for _, value in candidate.parameters]], dtype=np.float64)
-        task = Task(template.source(candidate), template.file, names, values.reshape(1, len(names)))
+        sweep = None if budgets is None else template.sweep_of(candidate)
+        values = values.reshape(1, len(names))
+        task = Task(template.source(candidate), template.file, names, values, sweep)
         (scores,) = arena.evaluate(task)
         for index, (split, profile) in enumerate(placed):
             optimum = float(arena.optimum_fitness[index])

@@ -17,6 +17,7 @@ from evolve.constraints import Choices, keeps
 from evolve.errors import BudgetError, PluginError
 from evolve.evaluation import Failure, allocate
 from evolve.fields import Words, blamed_on, near_match, read_json
+from evolve.layer_groups import widest_of_groups
 from evolve.parameters import Parameter
 from evolve.plugins import find_heuristics, load_catalogue
 from evolve.profiles import ModelProfile
@@ -39,12 +40,14 @@ class NamedRule:
         source: Python that defines ``allocate``.
         file: Where it comes from.
         parameters: Its F numbers with their bounds, the values as defaults.
+        sweep: Which of them trades bits for loss, as the rule itself says; empty where it says nothing.
     """
 
     name: str
     source: str
     file: str
     parameters: tuple[Parameter, ...]
+    sweep: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +95,11 @@ def find_rule(name: str) -> NamedRule:
 
 def _named(name: str, file: str, candidate: Candidate, template: Template) -> NamedRule:
     bounds = {each.name: each for each in template.parameters_of(candidate)}
+    sweep = template.sweep_of(candidate)
+    if sweep is not None:
+        bounds[sweep.name] = sweep
     parameters = tuple(_with_value(bounds.get(key), key, value) for key, value in candidate.parameters)
-    return NamedRule(name, template.source(candidate), file, parameters)
+    return NamedRule(name, template.source(candidate), file, parameters, "" if sweep is None else sweep.name)
 
 
 def _with_value(bounds: Parameter | None, name: str, value: float) -> Parameter:
@@ -147,7 +153,8 @@ def rule_within(
         budgets: What is limited.
         level: The information level that the rule may read.
         swept: The parameter to change. By default the first that can keep the budgets of those along
-            which the model's bits only ever rise, or only ever fall, the widest range of bits first.
+            which the model's bits only ever rise, or only ever fall: the one that the rule itself names,
+            then the widest range of bits first.
 
     Raises:
         PluginError: The rule fails on this model, or has no such parameter.
@@ -189,7 +196,7 @@ def _widest(
     choices: ChoiceArray, profile: ModelProfile, budgets: Sequence[Budget], narrowest: bool
 ) -> int | None:
     """Return which of P choices, (P, L), is the widest (or narrowest) within budgets; None if none is."""
-    tied = np.array([_tied(raw, profile) for raw in choices])
+    tied = widest_of_groups(choices, profile.tied_layers)
     fitting = [index for index, each in enumerate(tied) if keeps(each, budgets)]
     bits = _bits(tied, profile) * (-1 if narrowest else 1)
     return max(fitting, key=lambda index: bits[index], default=None)
@@ -209,7 +216,7 @@ def _prices_of(rule: NamedRule, profile: ModelProfile, level: str, swept: str | 
     spans = []
     for place in range(len(names)):
         _, choices = _along(rule, profile, level, place, np.linspace(0, 1, _GRID))
-        bits = _bits(np.array([_tied(raw, profile) for raw in choices]), profile)
+        bits = _bits(widest_of_groups(choices, profile.tied_layers), profile)
         steps = np.diff(bits)
         turns = (steps > 0).any() and (steps < 0).any()
         spans.append(0.0 if turns or len(np.unique(bits)) < 3 else float(np.ptp(bits)))
@@ -223,7 +230,8 @@ def _prices_of(rule: NamedRule, profile: ModelProfile, level: str, swept: str | 
             found=Words(", ".join(names) or "no parameters"),
             cure=f"{as_it_is}; --sweep names a parameter to try anyway." if names else f"{as_it_is}.",
         )
-    return [place for place in sorted(range(len(spans)), key=lambda at: -spans[at]) if spans[place]]
+    order = sorted(range(len(spans)), key=lambda at: (names[at] != rule.sweep, -spans[at]))
+    return [place for place in order if spans[place]]
 
 
 def _nothing_fits(
@@ -231,7 +239,7 @@ def _nothing_fits(
 ) -> BudgetError:
     units = np.linspace(0, 1, _GRID)
     reached = [_along(rule, profile, level, place, units)[1] for place in places]
-    tied = [_tied(raw, profile) for choices in reached for raw in choices]
+    tied = [each for choices in reached for each in widest_of_groups(choices, profile.tied_layers)]
     words = f"whatever its {' or '.join(rule.parameters[place].name for place in places)}"
     for budget in budgets:
         least = min(budget.cost.total(each) for each in tied)
@@ -273,15 +281,6 @@ def _choices(rule: NamedRule, profile: ModelProfile, level: str, values: FloatAr
     return found
 
 
-def _tied(raw: ChoiceArray, profile: ModelProfile) -> Choices:
-    """Return choices, (L,), in which tied layers share the widest format that one of them has."""
-    choices = np.array(raw, dtype=np.uint8)
-    for group in profile.tied_layers:
-        members = list(group)
-        choices[members] = choices[members].max(initial=0)
-    return choices
-
-
 def _bits(choices: ChoiceArray, profile: ModelProfile) -> FloatArray:
     """Return the bits per weight of allocations, (P, L), as (P,)."""
     size = profile.num_params[:, None] * profile.bits_table
@@ -290,5 +289,5 @@ def _bits(choices: ChoiceArray, profile: ModelProfile) -> FloatArray:
 
 
 def _ruling(rule: NamedRule, profile: ModelProfile, raw: ChoiceArray, swept: str | None) -> Ruling:
-    choices = _tied(raw, profile)
+    choices = widest_of_groups(raw, profile.tied_layers)
     return Ruling(rule, choices, swept, int((choices != raw).sum()))

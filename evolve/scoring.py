@@ -98,14 +98,15 @@ def score_loop(
     Arguments, result and errors are those of `score`.
     """
     params, widths, losses = check_tables(num_params, bits, sensitivity)
-    population = _check_choices(choices, len(params), len(widths))
+    population = _check_choices(choices, *losses.shape)
+    widths = np.broadcast_to(widths, losses.shape)
     total_params = sum(params)
     compression_ratio, accuracy_retention, avg_bits = np.empty((3, len(population)))
     for row, allocation in enumerate(population):
         total_bits = 0.0
         retention = 1.0
         for layer, choice in enumerate(allocation):
-            total_bits += params[layer] * widths[choice]
+            total_bits += params[layer] * widths[layer, choice]
             retention *= 1 - losses[layer, choice]
         compression_ratio[row] = _REFERENCE_BITS * total_params / total_bits
         accuracy_retention[row] = retention
@@ -128,7 +129,7 @@ def score(
     Args:
         choices: Format indices, (P, L) or (L,) for a population of one; uint8 is fastest.
         num_params: Weights per layer, (L,).
-        bits: Bits per weight of each format, (K,).
+        bits: Bits per weight of each format, (K,), or of each layer in each format, (L, K).
         sensitivity: Loss of accuracy of each layer in each format, (L, K), in [0, 1].
         threshold: Retention at the cliff, in [0, 1).
 
@@ -148,7 +149,7 @@ def prepare(
 
     Args:
         num_params: Weights per layer, (L,); of a stack (N,).
-        bits: Bits per weight of each format, (K,).
+        bits: Bits per weight of each format, (K,), or of each layer in each format, (L, K) or (N, K).
         sensitivity: Loss of accuracy of each layer in each format, (L, K) or (N, K), in [0, 1].
         offsets: Of a stack, where each model's layers begin, then N: (M + 1,), strictly increasing.
 
@@ -163,19 +164,21 @@ def prepare(
     _require(bool(total_params.all()), "num_params", "at least one weight in each model", total_params)
 
     # Multiples of the spacing of floats at the largest sum add up exactly.
-    unit = np.repeat(np.spacing(total_params * widths.max()), sizes)[:, None]
-    layers = np.zeros((padded[-1], len(widths)), dtype=np.complex128)
+    widths = np.broadcast_to(widths, losses.shape)
+    widest = np.maximum.reduceat(widths.max(axis=1), bounds[:-1])
+    unit = np.repeat(np.spacing(total_params * widest), sizes)[:, None]
+    layers = np.zeros((padded[-1], losses.shape[1]), dtype=np.complex128)
     rows = np.arange(len(params)) + np.repeat(padded[:-1] - bounds[:-1], sizes)
     layers.real[rows] = np.rint(params[:, None] * widths / unit) * unit
     with np.errstate(divide="ignore"):  # a sensitivity of 1 retains nothing: log 0 = -inf
         layers.imag[rows] = np.rint(np.log1p(-losses) / _LOG_UNIT) * _LOG_UNIT
-    group_size = _choose_group_size(len(layers), len(widths))
-    groups = layers.reshape(-1, group_size, len(widths))
+    group_size = _choose_group_size(*layers.shape)
+    groups = layers.reshape(-1, group_size, layers.shape[1])
     packed = groups[:, 0]
     for member in range(1, group_size):
         packed = (groups[:, member, :, None] + packed[:, None, :]).reshape(len(groups), -1)
     return ScoreTable(
-        num_formats=len(widths),
+        num_formats=losses.shape[1],
         offsets=bounds,
         stacked=offsets is not None,
         total_params=total_params,
@@ -242,6 +245,18 @@ class ScoreTable:
         if self.stacked:
             return scores
         return Scores(*(getattr(scores, each.name)[:, 0] for each in fields(Scores)))
+
+    def totals(self, choices: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return bits per weight and loss, the negative logarithm of the retention, of a population.
+
+        Arguments, shapes and errors are those of `score`.
+        """
+        population = _check_choices(choices, int(self.offsets[-1]), self.num_formats)
+        bits, losses = np.empty((2, len(population), len(self.total_params)))
+        for rows, totals in self._totals(population):
+            np.divide(totals.real, self.total_params, out=bits[rows])
+            np.negative(totals.imag, out=losses[rows])
+        return (bits, losses) if self.stacked else (bits[:, 0], losses[:, 0])
 
     def _totals(self, population: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.complex128]]]:
         """Yield rows of the population with their bits and log retention, (rows, M) complex."""
@@ -314,7 +329,7 @@ def _choose_group_size(num_layers: int, num_formats: int) -> int:
 def check_tables(
     num_params: ArrayLike, bits: ArrayLike, sensitivity: ArrayLike
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the tables of a model as float64 arrays of shapes (L,), (K,) and (L, K).
+    """Return the tables of a model as float64 arrays of shapes (L,), (K,) or (L, K), and (L, K).
 
     Raises:
         ValueError: A shape or a value is wrong.
@@ -323,11 +338,11 @@ def check_tables(
     widths = np.asarray(bits, dtype=np.float64)
     losses = np.asarray(sensitivity, dtype=np.float64)
     _require(params.ndim == 1 and params.size > 0, "num_params", "shape (L,) with L ≥ 1", params.shape)
-    _require(
-        widths.ndim == 1 and 1 <= widths.size <= 256, "bits", "shape (K,), K from 1 to 256", widths.shape
-    )
-    shape = (len(params), len(widths))
-    _require(losses.shape == shape, "sensitivity", f"shape (L, K) = {shape}", losses.shape)
+    L, K = len(params), widths.shape[-1] if widths.ndim else 0
+    fits = 1 <= K <= 256 and widths.shape in ((K,), (L, K))
+    either = "" if widths.ndim < 2 else f", or (L, K) with L = {L}"
+    _require(fits, "bits", f"shape (K,), K from 1 to 256{either}", widths.shape)
+    _require(losses.shape == (L, K), "sensitivity", f"shape (L, K) = {(L, K)}", losses.shape)
     for name, array, valid, expected in (
         ("num_params", params, np.isfinite(params) & (params >= 0), "finite numbers ≥ 0"),
         ("bits", widths, np.isfinite(widths) & (widths > 0), "finite numbers > 0"),

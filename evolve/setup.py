@@ -17,6 +17,7 @@ from evolve.errors import InputError, ProfileError, RunError
 from evolve.evaluation import Arena, SearchArena
 from evolve.extensions import Extension
 from evolve.grammar import vocabulary
+from evolve.objectives import parse_objective
 from evolve.plugin_files import general_templates
 from evolve.plugins import Catalogue, load_catalogue
 from evolve.profiles import LAYER_TYPES
@@ -24,6 +25,7 @@ from evolve.search import STRATEGIES, find_strategy, make_strategy
 from evolve.search.base import OPERATORS, Problem, Strategy
 from evolve.search.islands import StrategyFactory
 from evolve.templates import Template
+from evolve.views import measured_everywhere
 
 #: Rules that allocate alike on so many train models count as alike.
 _PROBES = 4
@@ -62,6 +64,8 @@ class Setup:
         digest = hashlib.sha256()
         for name, template in sorted(self.problem.templates.items()):
             digest.update(f"{name}\0{template.body}\0{template.slots}\0{template.parameters}\0".encode())
+            if self.arena.budgets is not None:
+                digest.update(f"{template.sweep}\0".encode())
         for seed in self.problem.seeds:
             digest.update(seed.candidate.id.encode())
         return digest.hexdigest()
@@ -92,12 +96,18 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
         raise ProfileError(
             "there is nothing to train on", file=config.datasets, expected="at least one profile in train"
         )
+    budgets = parse_objective(config.objective)
     seeds: dict[str, Offspring] = {}
     for each in catalogue.select(config.start_from):
+        if budgets is not None and each.template.sweep_of(each.candidate) is None:
+            continue
         seeds.setdefault(each.candidate.id, Offspring(each.candidate, "seed", (), each.name))
     if not seeds:
+        expected = "roles or names"
+        if budgets is not None:
+            expected += " of rules with a parameter that trades bits for loss"
         raise InputError(
-            "no seed heuristics", field="start_from", expected="roles or names", found=list(config.start_from)
+            "no seed heuristics", field="start_from", expected=expected, found=list(config.start_from)
         )
     names = [name for each in (*dataset.train, *dataset.valid) for name in each.format_names]
     everywhere = [
@@ -107,20 +117,29 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
     ]
     if not everywhere:
         raise ProfileError("the models have no format in common", file=config.datasets, field="formats")
-    templates = _templates_in_use(catalogue, list(seeds.values()))
+    templates = _templates_in_use(catalogue, list(seeds.values()), swept=budgets is not None)
     present = {name for each in dataset.train for name in each.layer_type}
     types = tuple(name for name in LAYER_TYPES if name in present)
     problem = Problem(
         tuple(seeds.values()),
         templates,
-        vocabulary(tuple(everywhere), config.signals, types=types),
+        vocabulary(
+            tuple(everywhere),
+            config.signals,
+            types=types,
+            measured=measured_everywhere((*dataset.train, *dataset.valid)),
+        ),
         config.population,
         config.seed,
-        partial(fingerprints, templates=templates, probe=Arena(dataset.train[:_PROBES], config.signals)),
+        partial(
+            fingerprints,
+            templates=templates,
+            probe=Arena(dataset.train[:_PROBES], config.signals, budgets),
+        ),
         weights,
         {name: each for name, each in catalogue.operators.items() if name in weights},
     )
-    return Setup(config, dataset, catalogue, problem, SearchArena(dataset, config.signals))
+    return Setup(config, dataset, catalogue, problem, SearchArena(dataset, config.signals, budgets))
 
 
 def _makers(catalogue: Catalogue) -> dict[str, StrategyFactory]:
@@ -146,9 +165,18 @@ def _operator_weights(config: RunConfig, catalogue: Catalogue) -> dict[str, floa
     return {name: float(config.operators.get(name, 0.0)) for name in used}
 
 
-def _templates_in_use(catalogue: Catalogue, seeds: Sequence[Offspring]) -> dict[str, Template]:
-    """The general templates and those of the seeds: never one that only a rule not started from uses."""
-    names = [*general_templates(), *(each.candidate.template for each in seeds)]
+def _templates_in_use(
+    catalogue: Catalogue, seeds: Sequence[Offspring], swept: bool = False
+) -> dict[str, Template]:
+    """The general templates and those of the seeds: never one that only a rule not started from uses.
+
+    Args:
+        catalogue: All there are.
+        seeds: What the search starts from.
+        swept: Whether general templates are of use only with a parameter that trades bits for loss.
+    """
+    general = [name for name, each in general_templates().items() if each.sweep is not None or not swept]
+    names = [*general, *(each.candidate.template for each in seeds)]
     return {name: catalogue.templates[name] for name in dict.fromkeys(names)}
 
 

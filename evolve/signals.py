@@ -61,6 +61,48 @@ def _signals() -> Mapping[str, Signal]:
     )
 
 
+def _measured() -> Mapping[str, Signal]:
+    def entry(level: Level, name: str, meaning: str, low: float, high: float) -> tuple[str, Signal]:
+        scale: Scale = "log" if low > 0 else "linear"
+        middle = (low * high) ** 0.5 if low > 0 else (low + high) / 2
+        return name, Signal(level, meaning, Parameter(name, middle, low, high, scale))
+
+    return MappingProxyType(
+        dict(
+            [
+                entry("statistics", "condition_number", "condition number of the weights", 1.0, 1e6),
+                entry("statistics", "activation_mean", "mean activation", -10.0, 10.0),
+                entry("statistics", "activation_std", "spread of the activations", 1e-2, 1e2),
+                entry("statistics", "activation_magnitude", "mean magnitude of the activations", 1e-2, 1e2),
+                entry("statistics", "input_rms", "root mean square of the inputs", 1e-2, 1e2),
+                entry("gradient", "fisher", "Fisher information", 1e-8, 1e1),
+                entry("gradient", "hessian_trace", "Hessian trace", 1e-5, 1e3),
+            ]
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A quantity of each layer in each format: the level it costs, and its meaning."""
+
+    level: Level
+    meaning: str
+
+
+#: Signals that only profiles of measured networks have, among their measurements, (L,), by name.
+MEASURED_SIGNALS: Mapping[str, Signal] = _measured()
+#: The same for tables, (L, K).
+MEASURED_TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        "squared_error": Table("statistics", "squared error of the weights"),
+        "sqnr": Table("statistics", "signal-to-noise ratio of the weights in dB"),
+        "fisher_loss": Table("gradient", "loss by Fisher information"),
+    }
+)
+
 #: The signals that are attributes of a model view, by name. Sensitivities, which also depend
 #: on a format, are read by `ModelView.sensitivity` and the table `ModelView.loss`.
 PER_LAYER_SIGNALS: Mapping[str, Signal] = _signals()
+#: These and those that only measured networks have.
+ALL_SIGNALS: Mapping[str, Signal] = MappingProxyType({**PER_LAYER_SIGNALS, **MEASURED_SIGNALS})

@@ -29,7 +29,7 @@ from evolve.candidates import Candidate, SlotContent
 from evolve.errors import TemplateError
 from evolve.expressions import OPERATORS, Node, is_format_name, name_numbers, parse, required_level, to_text
 from evolve.heuristics import Rule
-from evolve.parameters import Parameter
+from evolve.parameters import Parameter, Sweep
 from evolve.simplification import simplify
 
 #: Candidates and structures whose trees and sources are kept at hand.
@@ -181,6 +181,7 @@ class Template:
         parameters: Parameters that the body itself reads.
         file: Where it comes from, for messages.
         kind: ``code`` for a jinja2 template, ``function`` for a Python plugin.
+        sweep: The parameter that trades bits for loss; None where none does.
     """
 
     name: str
@@ -189,6 +190,7 @@ class Template:
     parameters: tuple[Parameter, ...] = ()
     file: str = ""
     kind: Literal["code", "function"] = "code"
+    sweep: Sweep | None = None
 
     @cached_property
     def own_parameters(self) -> Mapping[str, Parameter]:
@@ -258,6 +260,18 @@ class Template:
     def parameters_of(self, candidate: Candidate) -> tuple[Parameter, ...]:
         """Return every parameter of a candidate with its bounds, the values as defaults."""
         return _parameters_of(self, candidate)
+
+    def sweep_of(self, candidate: Candidate) -> Parameter | None:
+        """Return the candidate's parameter that trades bits for loss, with the bounds it is swept over.
+
+        None where the template names none, or the candidate's slots do not hold it.
+        """
+        if self.sweep is None:
+            return None
+        for each in self.parameters_of(candidate):
+            if each.name == self.sweep.parameter:
+                return self.sweep.of(each)
+        return None
 
     def source(self, candidate: Candidate) -> str:
         """Render a candidate to the source of ``allocate(model, p)``.

@@ -7,7 +7,7 @@ Python's global generator; call it within `grammar.seeded`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -56,11 +56,18 @@ def _primitives(words: Vocabulary) -> Any:
     return made
 
 
+def _walk(node: Node) -> Iterator[Node]:
+    """Yield a node and all below it; numbers by type, however many there are, are one leaf to deap."""
+    yield node
+    for child in () if node.operation == "by_type" else node.children:
+        yield from _walk(child)
+
+
 def to_deap(node: Node) -> Any:
     """Return an expression as a deap ``PrimitiveTree`` (operations in prefix order)."""
     elements: list[Any] = []
-    for each in node.walk():
-        if each.children:
+    for each in _walk(node):
+        if each.children and each.operation != "by_type":
             types = [child.type for child in each.children]
             elements.append(gp.Primitive(each.operation, types, each.type))
         else:
@@ -91,6 +98,8 @@ _MUTATIONS: Mapping[str, float] = {
     "shrink": 1.0,
     "hoist": 1.0,
     "split": 2.0,
+    "types": 3.0,
+    "weigh": 1.0,
 }
 
 
@@ -99,13 +108,17 @@ def mutate_expression(node: Node, words: Vocabulary) -> Node:
 
     By one of deap's mutations a branch is grown anew, replaced by one of its own branches, put
     below a new operation, or one operation is exchanged for another of the same types. Beside
-    these, a leaf is exchanged for one like it, a branch for one of its arguments, or a constant
-    is split in two by a mask.
+    these, a leaf is exchanged for one like it, a branch for one of its arguments, a constant is
+    split in two by a mask or in one for each layer type, or a branch gets a factor that is.
     """
     (move,) = random.choices(list(_MUTATIONS), list(_MUTATIONS.values()))
     match move:
         case "split":
             varied = _split_number(node, words)
+        case "types":
+            varied = _number_by_type(node, words)
+        case "weigh":
+            varied = _weigh(node, words)
         case "hoist":
             varied = _hoist(node)
         case _:
@@ -122,10 +135,40 @@ def _split_number(node: Node, words: Vocabulary) -> Node:
         return node
     place = random.choice(places)
     old = list(node.walk())[place]
-    assert isinstance(old.value, float)
-    near = Node("number", value=float(f"{old.value * 2.0 ** random.uniform(-2.0, 2.0):.3g}"))
+    near = Node("number", value=float(f"{_near(old, 2.0):.3g}"))
     mask = words.random_expression("mask", 0)
     return replace_at(node, place, Node("where", (mask, near, old)))
+
+
+def _near(number: Node, octaves: float) -> float:
+    assert isinstance(number.value, float)
+    return number.value * float(2.0 ** random.uniform(-octaves, octaves))
+
+
+def _number_by_type(node: Node, words: Vocabulary) -> Node:
+    """Let a constant be a number for each layer type, all of them so near it that the rule stays as good."""
+    nodes = list(node.walk())
+    places = [place for place, each in enumerate(nodes) if each.operation == "number"]
+    if not places:
+        return node
+    place = random.choice(places)
+    return replace_at(node, place, words.numbers_by_type(lambda: _near(nodes[place], 0.03)))
+
+
+def _weigh(node: Node, words: Vocabulary) -> Node:
+    """Multiply a branch by one factor where a mask holds and another elsewhere, or by one a layer type."""
+    nodes = list(node.walk())
+    places = [place for place, each in enumerate(nodes) if each.type in ("score", "table")]
+    if not places:
+        return node
+    place = random.choice(places)
+    one = Node("number", value=1.0)
+    if random.random() < 0.5:
+        factor = words.numbers_by_type(lambda: _near(one, 0.03))
+    else:
+        numbers = [Node("number", value=float(f"{_near(one, 2.0):.3g}")) for _ in range(2)]
+        factor = Node("where", (words.random_expression("mask", 0), *numbers))
+    return replace_at(node, place, Node("multiply", (nodes[place], factor)))
 
 
 def _hoist(node: Node) -> Node:
@@ -143,8 +186,12 @@ def _mutate_by_deap(node: Node, move: str, words: Vocabulary) -> Node:
 
     match move:
         case "leaf":
-            place = random.choice([place for place, each in enumerate(tree) if each.arity == 0])
-            tree[place] = _Leaf(words.near_leaf(tree[place].node))
+            leaves = [place for place, each in enumerate(tree) if each.arity == 0]
+            # Numbers have operators of their own, and some leaves are the only one of their type.
+            varied = [place for place in leaves if words.leaves_like(tree[place].ret) > 1]
+            if varied:
+                place = random.choice(varied)
+                tree[place] = _Leaf(words.near_leaf(tree[place].node))
         case "uniform":
             (tree,) = gp.mutUniform(tree, grow, _primitives(words))
         case "shrink":

@@ -60,25 +60,28 @@ def mutate_parameters(candidate: Candidate, template: Template) -> Varied:
 
 
 def redraw_parameters(candidate: Candidate, template: Template, kept: Mapping[str, float]) -> Varied:
-    """Draw the numbers of a new structure anew.
+    """Draw the numbers of a new structure anew, either all of them near or some of them far.
 
     Args:
         candidate: A rule with at least one parameter.
         template: Its template.
-        kept: Parameters of the rule it was made from: those it still has move little, the others far.
+        kept: Parameters of the rule it was made from. Those it still has were tuned: one of them moves, a
+            little, and only now and then.
     """
     parameters = template.parameters_of(candidate)
     units = [each.to_unit(each.default) for each in parameters]
-    inherited = [kept.get(each.name) == each.default for each in parameters]
-    moved = random.randrange(len(units))
-    drawn = []
+    new = [kept.get(each.name) != each.default for each in parameters]
+    far = random.random() < 0.5
+    drawn = list(units)
     for place, unit in enumerate(units):
-        if not inherited[place]:
-            unit = random.random() if random.random() < 0.5 else random.gauss(unit, 0.15)
-        elif random.random() < 0.3 or (place == moved and all(inherited)):
-            unit = random.gauss(unit, 0.1)
-        drawn.append(min(1.0, max(0.0, unit)))
-    changed = _moved(parameters, units, drawn)
+        if new[place] and far:
+            drawn[place] = random.random() if random.random() < 0.5 else random.gauss(unit, 0.15)
+        elif new[place]:
+            drawn[place] = random.gauss(unit, 0.01)
+    if not any(new) or random.random() < 0.3:
+        moved = random.randrange(len(units))
+        drawn[moved] = random.gauss(units[moved], 0.1 if far else 0.01)
+    changed = _moved(parameters, units, [min(1.0, max(0.0, unit)) for unit in drawn])
     return _with_values(candidate, changed), _words_for(dict(candidate.parameters), changed)
 
 
@@ -102,11 +105,13 @@ def mutate_structure(candidate: Candidate, template: Template, words: Vocabulary
     genome = template.read(candidate)
     if not genome.slots:
         return candidate, "nothing"
-    kinds = {slot.name: slot.type for slot in template.slots}
     reads = {slot.name: slot.reads for slot in template.slots}
-    name, tree = random.choices(
-        genome.slots, [4 if kinds[each] == "clauses" else 1 for each, _ in genome.slots]
-    )[0]
+    # What holds more can change in more ways.
+    sizes = [
+        (1 if isinstance(tree, str | Node) else 4) + sum(node.size for node in expressions_of(tree))
+        for _, tree in genome.slots
+    ]
+    name, tree = random.choices(genome.slots, sizes)[0]
     if isinstance(tree, str):
         fresh: SlotTree = words.near_format(tree)
         change = f"{name}: {tree} → {fresh}"
@@ -164,6 +169,12 @@ def cross_structure(first: Candidate, second: Candidate, templates: Mapping[str,
     if not genome.slots or not given:
         return first, "nothing"
     name, tree = random.choice(genome.slots)
+    slot = next(each for each in template.slots if each.name == name)
+    same = dict(donor.slots).get(name)
+    if isinstance(tree, Node) and isinstance(same, Node) and random.random() < 0.5:
+        if same.type != tree.type or not _readable(same, slot):
+            return first, "nothing"
+        return template.write(_replace_slot(genome, name, same)), f"{name}: the other's"
     if isinstance(tree, str):
         formats = sorted({each for content in given for each in formats_of(content)} - {tree})
         if not formats:
@@ -175,7 +186,7 @@ def cross_structure(first: Candidate, second: Candidate, templates: Mapping[str,
         if not fitting:
             return first, "nothing"
         fresh = cross_expressions(tree, random.choice(fitting))
-        if not _readable(fresh, next(slot for slot in template.slots if slot.name == name)):
+        if not _readable(fresh, slot):
             return first, "nothing"
         change = f"{name}: a branch of the other's"
     else:

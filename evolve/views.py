@@ -19,7 +19,14 @@ import numpy.typing as npt
 
 from evolve.errors import RuleError, SignalError
 from evolve.profiles import LAYER_TYPES, ModelProfile
-from evolve.signals import LEVELS, PER_LAYER_SIGNALS, Level, level_index
+from evolve.signals import (
+    LEVELS,
+    MEASURED_SIGNALS,
+    MEASURED_TABLES,
+    PER_LAYER_SIGNALS,
+    Level,
+    level_index,
+)
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -30,6 +37,16 @@ _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 def _frozen(array: _Array) -> _Array:
     array.setflags(write=False)
     return array
+
+
+def measured_everywhere(profiles: Sequence[ModelProfile]) -> tuple[str, ...]:
+    """Return the names of the measurements that rules may read of all these models, those of layers first."""
+    return tuple(
+        name
+        for names, axes in ((MEASURED_SIGNALS, 1), (MEASURED_TABLES, 2))
+        for name in names
+        if all(np.ndim(each.measurements.get(name, 0.0)) == axes for each in profiles)
+    )
 
 
 class ModelView:
@@ -62,6 +79,9 @@ class ModelView:
 
     def __getattr__(self, name: str) -> FloatArray:
         # Reached only for names that are not attributes: the signals, read on first use.
+        if name in MEASURED_SIGNALS or name in MEASURED_TABLES:
+            values = self.__dict__[name] = self._measured(name)
+            return values
         signal = PER_LAYER_SIGNALS.get(name)
         if signal is None or name.startswith("_"):
             raise AttributeError(
@@ -78,6 +98,23 @@ class ModelView:
         if "_cache" in self.__dict__:
             raise RuleError(f"a rule may not set model.{name}")
         super().__setattr__(name, value)
+
+    def _measured(self, name: str) -> FloatArray:
+        """Return what was measured, (N,), or a table of it, (K, 1, N)."""
+        axes = 2 if name in MEASURED_TABLES else 1
+        known = MEASURED_TABLES[name] if axes == 2 else MEASURED_SIGNALS[name]
+        self._require(known.level, name)
+        for profile in self._profiles:
+            found = profile.measurements.get(name)
+            if found is None or found.ndim != axes:
+                each = "one number a layer and format" if axes == 2 else "one number a layer"
+                held = ", ".join(profile.measurements) or "none"
+                raise RuleError(
+                    f"the rule reads model.{name}, {each}, which the profile of {profile.name} does not hold "
+                    f"among its measurements ({held})"
+                )
+        values = np.concatenate([profile.measurements[name] for profile in self._profiles])
+        return _frozen(np.ascontiguousarray(values.T)[:, None, :] if axes == 2 else values)
 
     @staticmethod
     def _read(profile: ModelProfile, name: str) -> FloatArray:
@@ -112,6 +149,26 @@ class ModelView:
             types = np.array([each for profile in self._profiles for each in profile.layer_type])
             mask = self._cache[names] = _frozen(np.isin(types, names))
         return mask
+
+    def by_type(self, otherwise: FloatArray | float, **numbers: FloatArray | float) -> FloatArray:
+        """Return (…, N) one number a layer type.
+
+        Args:
+            otherwise: (P, 1) or a number, for layers of every other type.
+            numbers: (P, 1) or a number for each layer type that is named.
+
+        Raises:
+            RuleError: There is no such layer type.
+        """
+        key = ("by_type", *numbers)
+        places = self._cache.get(key)
+        if places is None:
+            self.is_type(*numbers)
+            types = np.array([each for profile in self._profiles for each in profile.layer_type])
+            found = [types == name for name in numbers]
+            places = self._cache[key] = _frozen(np.select(found, range(1, len(found) + 1), 0))
+        columns = np.broadcast_arrays(*map(np.atleast_1d, (otherwise, *numbers.values())))
+        return np.asarray(np.take(np.concatenate(columns, axis=-1), places, axis=-1))
 
     def sensitivity(self, name: str) -> FloatArray:
         """Return (N,) the loss of accuracy when a layer alone is put in the named format.

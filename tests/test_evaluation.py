@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import profiles
 
-from evolve import evaluation
+from evolve import evaluation, rule_calls
 from evolve.batches import evaluate_candidates, fingerprints
 from evolve.candidates import Candidate
 from evolve.datasets import Dataset, find_dataset
@@ -219,7 +219,7 @@ def test_a_signal_above_the_level_fails_with_that_reason(level, read):
 
 
 def test_an_endless_loop_is_stopped(monkeypatch):
-    monkeypatch.setattr(evaluation, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(rule_calls, "TIME_LIMIT", 0.1)
     before = signal.getsignal(signal.SIGALRM)
     arena = Arena(REFERENCE.train)
     (result,) = arena.evaluate(task(body("while True: pass")))
@@ -230,7 +230,7 @@ def test_an_endless_loop_is_stopped(monkeypatch):
 
 
 def test_an_endless_loop_cannot_catch_its_end(monkeypatch):
-    monkeypatch.setattr(evaluation, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(rule_calls, "TIME_LIMIT", 0.1)
     source = body(
         "import time",
         "end = time.monotonic() + 5",
@@ -390,7 +390,7 @@ def test_the_optimum_of_a_model_is_computed_once_for_all_arenas(monkeypatch):
         return real(*tables)
 
     monkeypatch.setattr(evaluation, "optimum", counting)
-    evaluation._optimum_of.cache_clear()
+    evaluation.optimum_of.cache_clear()
     first = Arena(models).optima
     assert len(computed) == 3
     assert SearchArena(Dataset("x", again, models, ()), "curves").optima[:3] == first

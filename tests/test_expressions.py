@@ -50,6 +50,10 @@ def trees(draw: st.DrawFn, type_: Type, depth: int = 3) -> Node:
                 signal = st.sampled_from(sorted(PER_LAYER_SIGNALS)).map(
                     lambda name: Node("signal", value=name)
                 )
+                if draw(st.integers(0, 4)) == 0:
+                    types = draw(st.lists(st.sampled_from(LAYER_TYPES), min_size=1, unique=True))
+                    numbers = tuple(draw(trees("number")) for _ in range(1 + len(types)))
+                    return Node("by_type", numbers, tuple(types))
                 curve = st.sampled_from(FORMATS).map(lambda name: Node("sensitivity", value=name))
                 return draw(signal | curve)
     operation = draw(st.sampled_from([each for each in OPERATIONS if each.result == type_]))
@@ -118,6 +122,7 @@ def test_every_operation_can_be_written(operation):
         ("model.weight_std + p.x * (model.depth - model.num_params) / p.y", "score"),
         ("model.fraction(model.rank(model.weight_std) > p.x)", "score"),
         ("model.share_below(model.num_params, np.log(model.weight_std))", "score"),
+        ("model.weight_std * model.by_type(p.x, Conv=p.y, Linear=p.x)", "score"),
         ("np.log(model.bits) + p.x * model.loss / model.param_fraction", "table"),
         ("p.x - model.bits", "table"),
     ],
@@ -154,6 +159,17 @@ def test_a_tree_is_walked_from_the_root_left_to_right():
 )
 def test_a_number_is_named_after_what_it_is_compared_with(text, expected):
     assert name_numbers([parse(text, "mask", {"x": 0.3})], {})[1] == [expected]
+
+
+def test_numbers_by_type_are_named_after_their_types_and_bound_as_their_place_is():
+    text = "np.exp(-(model.by_type(p.a, Conv=p.b, LayerNorm=p.c) * model.bits))"
+    found = name_numbers([parse(text, "table", {"a": 0.3, "b": 0.4, "c": 20.0})], {})[1]
+    bounds = (1e-2, 1e1, "log")
+    assert found == [
+        Parameter("rate", 0.3, *bounds),
+        Parameter("rate_conv", 0.4, *bounds),
+        Parameter("rate_layernorm", 10.0, *bounds),
+    ]
 
 
 def test_names_are_unique_and_in_reading_order():
@@ -220,6 +236,9 @@ REFUSED = [
     ('model.is_type("Dense")', "mask", "unknown layer type; expected one of Embedding"),
     ("model.is_type()", "mask", "unknown layer type"),
     ("model.is_type(p.x)", "mask", "unknown layer type"),
+    ("model.by_type(p.x, Dense=p.x)", "score", "unknown layer type; expected some of Embedding"),
+    ("model.by_type(p.x)", "score", "unknown layer type"),
+    ("model.by_type(p.x, Conv=model.depth)", "score", "by_type takes numbers"),
     ("p.x < model.depth", "mask", "less does not take a number and a score"),
     ("model.bits < p.x", "mask", "less does not take a table and a number"),
     ("model.depth & model.depth", "mask", "and does not take a score and a score"),

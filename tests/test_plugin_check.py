@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evolve import evaluation
+from evolve import rule_calls
 from evolve.datasets import Dataset, find_dataset
 from evolve.errors import PluginError
 from evolve.expressions import OPERATIONS, TABLES
@@ -216,7 +216,7 @@ def test_a_number_of_a_slot_that_changes_nothing_is_named(tmp_path):
 
 
 def test_an_endless_rule_is_stopped_and_the_check_goes_no_further(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(rule_calls, "TIME_LIMIT", 0.1)
     file, (problem,) = check(tmp_path, rule("x = 0", "while True:", "    x += 1"))
     assert re.match(
         rf"{re.escape(str(file))}, line 1[45]: the rule took longer than 0.1 s \(model train\)", problem

@@ -417,6 +417,16 @@ def test_the_words_for_a_crossover_say_what_changed(seed, age):
             match[3] == tree or (isinstance(tree, tuple) and match[3] in [name for _, name in tree])
             for tree in given_by_second
         )
+    elif match := re.fullmatch(r"(\w+): the other's", change):
+        # Numbers are brought within the bounds that their place gives them.
+        assert {**before, match[1]: None} == {**after, match[1]: None}
+        taken = next(tree for name, tree in TEMPLATES[second.template].read(second).slots if name == match[1])
+        assert [each.operation for each in taken.walk()] == [
+            each.operation
+            for name, tree in TEMPLATES[made.template].read(made).slots
+            if name == match[1]
+            for each in tree.walk()
+        ]
     else:
         match = re.fullmatch(r"(\w+): a branch of the other's", change)
         assert match, change

@@ -74,6 +74,7 @@ def reads_of(view: ModelView, score: np.ndarray, weights: np.ndarray) -> dict[st
     found |= {name: getattr(view, name)(score) for name in ("total", "mean", "largest", "rank")}
     return found | {
         "is_type": view.is_type("Linear", "LayerNorm"),
+        "by_type": view.by_type(2.0, Linear=0.5, LayerNorm=np.array([[3.0], [4.0]])),
         "loss": view.loss,
         "fraction": view.fraction(score > 0.25),
         "share_below": view.share_below(abs(weights) + 1, score),
@@ -147,6 +148,15 @@ def test_equal_values_rank_in_the_order_of_the_model():
     assert view.rank(view.gradient_sensitivity).tolist() == [0.5, 0.0, 1.0, 0.25, 0.75]
     backwards = ModelView([small(layer_index=np.arange(5)[::-1])])
     assert backwards.rank(backwards.gradient_sensitivity).tolist() == [0.75, 0.25, 1.0, 0.0, 0.5]
+
+
+def test_a_number_by_type_is_that_of_the_layers_type():
+    view = ModelView([small()])
+    assert view.by_type(9.0, LayerNorm=1.0, Embedding=2.0).tolist() == [2.0, 9.0, 1.0, 9.0, 9.0]
+    both = view.by_type(np.array([[9.0], [8.0]]), Linear=np.array([[1.0], [2.0]]))
+    assert both.tolist() == [[9.0, 9.0, 9.0, 1.0, 9.0], [8.0, 8.0, 8.0, 2.0, 8.0]]
+    with pytest.raises(RuleError, match=r"is_type: expected one of Embedding.*found 'Dense'"):
+        view.by_type(1.0, Dense=2.0)
 
 
 def test_share_below_counts_the_layer_itself():

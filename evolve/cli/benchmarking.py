@@ -44,6 +44,9 @@ _DECIDED = ("seed", "generations", "evaluations")
 @click.option("--datasets", help="Data set: a name, a folder or one profile.  [default: reference]")
 @click.option("--population", type=int, help="Candidates a generation.  [default: 24]")
 @click.option(
+    "--objective", help="What is maximised: cliff, or budgets:2.5,3,4 (average bits).  [default: cliff]"
+)
+@click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     help="TOML file: what all settings share, and settings of its own in tables [settings.NAME].",

@@ -36,6 +36,9 @@ _CONTROL = click.option(
 @click.option(
     "--start-from", help="Seed heuristics: roles, names or 'all', with commas.  [default: baseline]"
 )
+@click.option(
+    "--objective", help="What is maximised: cliff, or budgets:2.5,3,4 (average bits).  [default: cliff]"
+)
 @click.option("--plateau", type=int, help="Stop after so many generations without a better score.")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file; flags override it."
@@ -178,7 +181,7 @@ def _search_and_report(setup: Any, store: Any, workers: int, figures: bool, as_j
     if champion is not None:
         template = setup.problem.templates[champion.candidate.template]
         rules = {"champion": (champion.candidate, template)}
-        results = evaluate_rules(rules, setup.dataset, setup.config.signals)
+        results = evaluate_rules(rules, setup.dataset, setup.config.signals, setup.arena.budgets)
     if as_json:
         print_json(
             {

@@ -16,13 +16,19 @@ _DATASETS = click.option(
 @click.argument("names", nargs=-1, metavar="[HEURISTIC]...")
 @_DATASETS
 @click.option("--signals", default="curves", show_default=True, help="What the rules may read.")
+@click.option(
+    "--objective", default="cliff", show_default=True, help="cliff, or budgets:2.5,3,4 (average bits)."
+)
 @_JSON
-def evaluate(names: tuple[str, ...], datasets: str | None, signals: str, as_json: bool) -> None:
+def evaluate(
+    names: tuple[str, ...], datasets: str | None, signals: str, objective: str, as_json: bool
+) -> None:
     """Score heuristics (default: all) on every model, beside the optimum.
 
     A HEURISTIC is a name, or the path of a plugin file.
     """
     from evolve.datasets import find_dataset
+    from evolve.objectives import parse_objective
     from evolve.plugins import find_heuristics, load_catalogue
     from evolve.results import evaluate_rules
 
@@ -30,7 +36,10 @@ def evaluate(names: tuple[str, ...], datasets: str | None, signals: str, as_json
     dataset = find_dataset(datasets)
     chosen = find_heuristics(catalogue, names)
     results = evaluate_rules(
-        {each.name: (each.candidate, each.template) for each in chosen}, dataset, signals
+        {each.name: (each.candidate, each.template) for each in chosen},
+        dataset,
+        signals,
+        parse_objective(objective),
     )
     for broken in () if names else catalogue.broken:
         click.echo(f"left out: {broken.error}", err=True)

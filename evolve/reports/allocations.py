@@ -9,8 +9,12 @@ import numpy as np
 
 from evolve.candidates import Candidate
 from evolve.datasets import Dataset
-from evolve.evaluation import Failure, allocate
-from evolve.optimum import frontier, optimum
+from evolve.evaluation import Failure, Task, allocate, optimum_of
+from evolve.families import NO_PRICE, Families
+from evolve.heuristics import Rule
+from evolve.layer_groups import widest_of_groups
+from evolve.objectives import best_allocation
+from evolve.optimum import frontier
 from evolve.profiles import FloatArray, ModelProfile
 from evolve.reports.tables import model_label
 from evolve.setup import Setup
@@ -91,16 +95,39 @@ def model_maps(
     values = np.array([[value for _, value in champion.parameters]], dtype=np.float64).reshape(1, len(names))
     maps = []
     for split, profile in drawn:
+        if setup.arena.budgets is not None:
+            task = Task("", "", names, values, template.sweep_of(champion))
+            maps.append(_map_within(split, profile, rule, task, setup))
+            continue
         choices = allocate(rule, ModelView([profile], setup.config.signals), names, values)
-        maps.append(_map(split, profile, None if isinstance(choices, Failure) else choices[0]))
+        own = None if isinstance(choices, Failure) else widest_of_groups(choices[0], profile.tied_layers)
+        maps.append(_map(split, profile, own, optimum_of(profile).allocation))
     return tuple(maps), total - len(drawn)
 
 
-def _map(split: str, profile: ModelProfile, champion: ChoiceArray | None) -> ModelMap:
-    best = optimum(profile.num_params, profile.bits, profile.sensitivity).allocation
+def _map_within(split: str, profile: ModelProfile, rule: Rule, task: Task, setup: Setup) -> ModelMap:
+    """Return the map of a family within the narrowest budget that any allocation keeps."""
+    budgets = setup.arena.budgets
+    assert budgets is not None
+    families = Families([profile], setup.config.signals, budgets)
+    found = NO_PRICE if task.sweep is None else families.within(rule, task, 0)
+    for place, bits in enumerate(budgets.bits):
+        best = best_allocation(profile, bits)
+        if best is not None:
+            own = (
+                None if isinstance(found, Failure) or not found.within[0, place] else found.choices[0, place]
+            )
+            return _map(split, profile, own, best.choices, f" within {bits:g} bits")
+    own = None if isinstance(found, Failure) else found.choices[0, 0]
+    return _map(split, profile, own, np.zeros(profile.num_layers, dtype=np.uint8))
+
+
+def _map(
+    split: str, profile: ModelProfile, champion: ChoiceArray | None, best: ChoiceArray, within: str = ""
+) -> ModelMap:
     order = np.argsort(profile.layer_index)
     return ModelMap(
-        label=model_label(split, profile),
+        label=model_label(split, profile) + within,
         split=split,
         formats=profile.format_names,
         bits=tuple(profile.bits.tolist()),
@@ -132,7 +159,7 @@ def mean_frontier(dataset: Dataset, split: str) -> tuple[FloatArray, FloatArray]
     profiles = dataset.split(split)
     curves = []
     for profile in profiles:
-        bits, retention = frontier(profile.num_params, profile.bits, profile.sensitivity)
+        bits, retention = frontier(profile.num_params, profile.own_bits, profile.sensitivity)
         curves.append((retention[::-1], 32 / bits[::-1]))
     if len(curves) == 1:
         return curves[0]

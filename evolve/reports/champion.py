@@ -19,7 +19,7 @@ from evolve.profiles import LAYER_TYPES
 from evolve.reports.markdown import render
 from evolve.reports.rule_source import RuleSource, given_by, rule_source
 from evolve.reports.words import in_words
-from evolve.signals import PER_LAYER_SIGNALS
+from evolve.signals import MEASURED_SIGNALS, MEASURED_TABLES, PER_LAYER_SIGNALS
 from evolve.templates import Template
 
 _WIDTH = 88
@@ -31,12 +31,14 @@ _DERIVED = ("relative_position", "edge_distance", "depth", "param_fraction", "nu
 #: What each member of the model view needs, of itself, of others, or of a layer's fields.
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     **{name: ("column",) for name in PER_LAYER_SIGNALS if name not in _DERIVED},
+    **dict.fromkeys((*MEASURED_SIGNALS, *MEASURED_TABLES), ("_measured",)),
     "relative_position": ("layer_idx", "column"),
     "edge_distance": ("layer_idx", "column"),
     "depth": (),
     "num_params": ("column",),
     "param_fraction": ("num_params",),
     "is_type": ("layer_type",),
+    "by_type": ("layer_type", "num_layers"),
     "sensitivity": ("_index", "_sensitivity"),
     "loss": ("_sensitivity",),
     "bits": (),
@@ -74,6 +76,7 @@ def standalone_source(
     title: str,
     facts: Mapping[str, object],
     file: str = "champion.py",
+    tied: bool = False,
 ) -> str:
     """Render a rule as the source of a standalone Python file.
 
@@ -87,6 +90,7 @@ def standalone_source(
         title: What it is, on one line.
         facts: What it was measured to do, in the order to be told: a name and a number or text.
         file: What the file is called.
+        tied: Whether it keeps the ties of profiles: tied layers get the widest format chosen for one of them.
 
     Raises:
         PluginError: The rule needs more of this package than a model view.
@@ -110,7 +114,10 @@ def standalone_source(
             "rule": rule.text,
             "rule_name": rule.name,
             "members": members,
+            "tied": tied,
             "plain_signals": _plain_signals(members),
+            "measured_signals": [name for name in MEASURED_SIGNALS if name in members],
+            "measured_tables": [name for name in MEASURED_TABLES if name in members],
         },
     )
 
@@ -119,9 +126,10 @@ def standalone_source(
 def _own_names() -> tuple[str, ...]:
     """Return the names that the file defines itself: those of a file with every member."""
     everything = dict.fromkeys(("docstring", "rule", "rule_name", "layer_types"), "rule")
-    lists = dict.fromkeys(("standard_imports", "other_imports", "known_formats", "plain_signals"), ())
+    names = ("standard_imports", "other_imports", "known_formats", "plain_signals")
+    lists = dict.fromkeys((*names, "measured_signals", "measured_tables"), ())
     text = render(
-        "champion.py.j2", {**everything, **lists, "parameters": {"x": 0}, "members": _with_needs(_NEEDS)}
+        "champion.py.j2", {**everything, **lists, "parameters": {"x": 0}, "members": _with_needs(_NEEDS), "tied": True},
     )
     return tuple(name for each in ast.parse(text).body for name in sorted(given_by(each)))
 
@@ -225,6 +233,13 @@ def _wrapped(text: str, indent: str = "") -> str:
 def _profile_in_words(members: frozenset[str]) -> Iterator[str]:
     read = {name: meaning for name, meaning in _FIELDS.items() if name in members}
     read |= {name: PER_LAYER_SIGNALS[name].meaning for name in _plain_signals(members)}
+    measured = {name: each.meaning for name, each in MEASURED_SIGNALS.items() if name in members}
+    measured |= {
+        name: f"a list, one for each format: {each.meaning}"
+        for name, each in MEASURED_TABLES.items()
+        if name in members
+    }
+    read |= {f"measurements.{name}": meaning for name, meaning in measured.items()}
     yield _wrapped(
         "The profile of a model is a JSON object with two lists. `formats` has the number formats to choose "
         "from: names like FP16, or objects with name, bits (per weight) and kind. `layers` has an object for "

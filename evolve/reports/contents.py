@@ -95,6 +95,8 @@ class Contents:
     Attributes:
         dataset: Name of the data set.
         signals: The information level of the run.
+        objective: What was maximised; empty for the cliff.
+        tied: Whether any model has tied layers.
         single_file: Whether one model served as train and valid.
         chosen_on_valid: Whether there is a valid split besides train.
         tested: Whether there is a test split, which the search never saw.
@@ -119,6 +121,8 @@ class Contents:
 
     dataset: str
     signals: str
+    objective: str
+    tied: bool
     single_file: bool
     chosen_on_valid: bool
     tested: bool
@@ -156,6 +160,8 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
     return Contents(
         dataset=dataset.name,
         signals=setup.config.signals,
+        objective="" if setup.arena.budgets is None else setup.config.objective,
+        tied=any(each.tied_layers for _, each in dataset.splits()),
         single_file=dataset.single_file,
         chosen_on_valid="valid" in splits,
         tested="test" in splits,

@@ -74,6 +74,7 @@ def collect_front(setup: Setup, outcome: Outcome) -> Front:
     chosen = pareto_front(outcome.scored, templates)
     champion = None if outcome.champion is None else outcome.champion.candidate.id
     test = _test_shares(setup, [each.candidate for each in chosen])
+    tied = any(each.tied_layers for _, each in setup.dataset.splits())
     rules, sources = [], {}
     for each, (mean, worst) in zip(chosen, test, strict=True):
         level = LEVELS[rule_level(each.candidate, templates)]
@@ -92,7 +93,7 @@ def collect_front(setup: Setup, outcome: Outcome) -> Front:
             file=file,
             problem="",
         )
-        text, problem = _standalone(each, templates, rule)
+        text, problem = _standalone(each, templates, rule, tied)
         rules.append(FrontRule(**{**asdict(rule), "file": file if text else "", "problem": problem}))
         if text:
             sources[file] = text
@@ -104,11 +105,14 @@ def _test_shares(setup: Setup, candidates: Sequence[Candidate]) -> list[tuple[fl
     models = setup.dataset.test
     if not models or not candidates:
         return [(None, None)] * len(candidates)
-    table = shares(candidates, setup.problem.templates, Arena(models, setup.config.signals))
+    arena = Arena(models, setup.config.signals, setup.arena.budgets)
+    table = shares(candidates, setup.problem.templates, arena)
     return [(None, None) if np.isnan(row).any() else (float(row.mean()), float(row.min())) for row in table]
 
 
-def _standalone(scored: Scored, templates: Mapping[str, Template], rule: FrontRule) -> tuple[str, str]:
+def _standalone(
+    scored: Scored, templates: Mapping[str, Template], rule: FrontRule, tied: bool
+) -> tuple[str, str]:
     facts = {
         split: f"{percent(share)} of the proven optimum"
         for split, share in (("train", rule.train), ("valid", rule.valid), ("test", rule.test))
@@ -118,7 +122,10 @@ def _standalone(scored: Scored, templates: Mapping[str, Template], rule: FrontRu
     title = f"Allocates a number format to each layer of a network: candidate {rule.id}."
     try:
         template = templates[scored.candidate.template]
-        return standalone_source(scored.candidate, template, title=title, facts=facts, file=rule.file), ""
+        text = standalone_source(
+            scored.candidate, template, title=title, facts=facts, file=rule.file, tied=tied
+        )
+        return text, ""
     except PluginError as error:
         # Without the plugin's file, which is a path of this machine.
         return "", ": ".join(part for part in (error.field, error.problem) if part)

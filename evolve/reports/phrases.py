@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 
 from evolve.reports.syntax import number_of, operands, quoted, types_merged, types_of
-from evolve.signals import PER_LAYER_SIGNALS
+from evolve.signals import ALL_SIGNALS, MEASURED_TABLES
 
-MEANINGS = {name: each.meaning for name, each in PER_LAYER_SIGNALS.items()} | {
+MEANINGS = {name: each.meaning for name, each in ALL_SIGNALS.items()} | {
+    **{name: each.meaning for name, each in MEASURED_TABLES.items()},
     "bits": "number of bits per weight",
     "loss": "predicted loss",
 }
@@ -191,6 +192,9 @@ def _quantity(node: ast.expr) -> tuple[str, int]:
             return f"{_EXTREMES[name]} {_argument(one)} and {_argument(two)}", _FUNCTION
         case ast.Call(ast.Attribute(ast.Name("np"), "where"), [mask, yes, no], []):
             return _depending(mask, yes, no)
+        case ast.Call(ast.Attribute(ast.Name("model"), "by_type"), [otherwise], keywords):
+            named = [f"{quantity(each.value)} for {each.arg}" for each in keywords]
+            return f"({', '.join(named)}, {quantity(otherwise)} for others)", _FIRM
         case ast.BinOp(left, ast.Mult(), right) if _is_mask(right):
             return _depending(right, left, ast.Constant(0))
         case ast.BinOp(left, ast.Mult(), right) if _is_mask(left):

@@ -7,6 +7,7 @@ from typing import Any
 
 from evolve.engine import FINALISTS
 from evolve.errors import PluginError
+from evolve.objectives import LOSS_FLOOR
 from evolve.reports.champion import standalone_source
 from evolve.reports.contents import Champion, Contents
 from evolve.reports.front import front_json, front_texts
@@ -59,7 +60,10 @@ def _standalone(contents: Contents) -> tuple[str, str]:
     title = f"Allocates a number format to each layer of a network: candidate {champion.candidate.id}."
     try:
         facts = _facts(contents)
-        return standalone_source(champion.candidate, champion.template, title=title, facts=facts), ""
+        text = standalone_source(
+            champion.candidate, champion.template, title=title, facts=facts, tied=contents.tied
+        )
+        return text, ""
     except PluginError as error:
         # Without the plugin's file, which is a path of this machine.
         return "", ": ".join(part for part in (error.field, error.problem) if part)
@@ -183,6 +187,7 @@ def render_report(contents: Contents, figures: bool, problem: str = "") -> str:
             "words": "" if champion is None else _words(champion),
             "several": several,
             "threshold": THRESHOLD,
+            "loss_floor": LOSS_FLOOR,
             "finalists": FINALISTS,
             "figures": {"map": MAP_FIGURE, "fitness": FITNESS_FIGURE, "compression": COMPRESSION_FIGURE}
             if figures

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from evolve.candidates import Candidate
 from evolve.datasets import SPLITS, Dataset
+from evolve.objectives import Budgets
 from evolve.profiles import ModelProfile
 from evolve.results import Result, evaluate_rules
 from evolve.setup import Setup
@@ -102,7 +103,8 @@ def split_tables(setup: Setup, champion: Rule | None) -> tuple[SplitTable, ...]:
     Rules may read every signal here, whatever the run allowed: the champion is compared with the best.
     """
     rules = _rules(setup, champion)
-    return tuple(_split_table(split, rules, setup.dataset) for split in shown_splits(setup.dataset))
+    budgets = setup.arena.budgets
+    return tuple(_split_table(split, rules, setup.dataset, budgets) for split in shown_splits(setup.dataset))
 
 
 def _rules(setup: Setup, champion: Rule | None) -> dict[str, tuple[str, Rule]]:
@@ -110,16 +112,22 @@ def _rules(setup: Setup, champion: Rule | None) -> dict[str, tuple[str, Rule]]:
     rules = {} if champion is None else {_CHAMPION_KEY: (CHAMPION, champion)}
     seeds = {each.change for each in setup.problem.seeds}
     for name, each in setup.catalogue.heuristics.items():
+        # What is no family cannot keep a budget, and is left out where that is the objective.
+        if setup.arena.budgets is not None and each.template.sweep_of(each.candidate) is None:
+            continue
         if each.role in COMPARED_ROLES or name in seeds:
             rules[name] = (each.role, (each.candidate, each.template))
     return rules
 
 
-def _split_table(split: str, rules: Mapping[str, tuple[str, Rule]], dataset: Dataset) -> SplitTable:
+def _split_table(
+    split: str, rules: Mapping[str, tuple[str, Rule]], dataset: Dataset, budgets: Budgets | None
+) -> SplitTable:
     profiles = dataset.split(split)
     # Each split on its own: what fails on the models of one may work on those of another.
     alone = replace(dataset, train=(), valid=(), test=profiles)
-    results = evaluate_rules({name: rule for name, (_, rule) in rules.items()}, alone)
+    named = {name: rule for name, (_, rule) in rules.items()}
+    results = evaluate_rules(named, alone, budgets=budgets)
     found: dict[str, list[Result]] = {}
     for result in results:
         found.setdefault(result.heuristic, []).append(result)

@@ -19,7 +19,7 @@ from evolve.templates import Template
 OPERATORS: Mapping[str, float] = {
     "parameters": 2.0,
     "structure": 12.0,
-    "crossover": 2.0,
+    "crossover": 4.0,
     "template": 1.0,
     "newcomer": 2.0,
     "refine": 8.0,

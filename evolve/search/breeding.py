@@ -20,7 +20,7 @@ _REFINED_SHARE = 3
 _LEAST_REFINED = 48
 #: Candidates that a new structure enters with, where there is refinement: itself and others that
 #: differ from it in their numbers.
-_BROOD = 8
+_BROOD = 5
 
 
 class Breeder:
@@ -67,12 +67,13 @@ class Breeder:
         self._refiner = Refiner(self._problem)
         self._best = None
 
-    def breed(self, select: Select, pool: Sequence[Scored]) -> list[Offspring]:
+    def breed(self, select: Select, pool: Sequence[Scored], rising: Sequence[Scored] = ()) -> list[Offspring]:
         """Return one generation of offspring.
 
         Args:
             select: Draws a parent; called while Python's global generator is seeded.
             pool: What is worth refining.
+            rising: What is refined beside the best of it, the first first.
         """
         population, shares = self._problem.population, self._rates.shares()
         if len(shares) == 1:
@@ -83,6 +84,7 @@ class Breeder:
             pool,
             min(most, round(shares.get("refine", 0.0) * population)),
             lambda: self._seeds.draw(1)[0],
+            rising,
         )
         self._novelty.add([each.candidate for each in refined])
         self._parents = {each.candidate.id: each for each in (*pool, *self._refiner.best)}

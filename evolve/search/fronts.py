@@ -8,7 +8,7 @@ from functools import cache
 
 from evolve.candidates import Candidate, Scored
 from evolve.search.base import objective_bucket
-from evolve.signals import PER_LAYER_SIGNALS, level_index
+from evolve.signals import ALL_SIGNALS, MEASURED_TABLES, level_index
 from evolve.templates import Template
 
 #: Objective (larger is better), complexity and information level (smaller is better).
@@ -31,8 +31,10 @@ def source_level(source: str) -> int:
             or node.value.id == "p"
         ):
             continue
-        if node.attr in PER_LAYER_SIGNALS:
-            levels.append(level_index(PER_LAYER_SIGNALS[node.attr].level))
+        if node.attr in ALL_SIGNALS:
+            levels.append(level_index(ALL_SIGNALS[node.attr].level))
+        elif node.attr in MEASURED_TABLES:
+            levels.append(level_index(MEASURED_TABLES[node.attr].level))
         elif node.attr in _FROM_CURVES:
             levels.append(level_index("curves"))
     return max(levels)

@@ -13,21 +13,24 @@ from evolve.candidates import Offspring, Scored
 from evolve.search.base import Novelty, Problem, rank_key
 from evolve.search.breeding import Breeder
 from evolve.search.operators import Select
-from evolve.search.refinement import structure_id
 
 #: The elites, from which parents are drawn, are as many as the population divided by this.
 _ELITE_SHARE = 3
 _TOURNAMENT_SIZE = 2
-#: Elites that differ only in their numbers; more of them would crowd out other structures.
-_ALIKE = 3
-#: The best of each template survive, as many as the elites divided by this.
-_NICHE_ELITES = 8
+#: Rules of a template that survive, each of another structure, where templates are niches.
+_NICHE = 12
+#: After so many offspring a rule gets half as many as before.
+_TIRES = 40.0
 #: Smaller populations have no niches: they need this many elites a template.
 _LEAST_NICHE = 3
 #: Structures that wait to be refined, elites or not: a structure is good only once its numbers are.
 _PROMISING = 100
+#: Structures remembered for having risen above their parents, and what remains of a rise a generation later.
+_RISING, _FADES = 30, 0.9
+#: Generations of random rules that an epoch begins with.
+_OPENING = 5
 #: A search starts anew after so many generations in which its best rule has not risen by so much.
-_PATIENCE, _RISE = 50, 1e-4
+_PATIENCE, _RISE = 30, 1e-4
 #: Rules that an epoch leaves behind, and fresh epochs after which one starts from what all left.
 _LEGACY, _FRESH_EPOCHS = 20, 3
 
@@ -43,13 +46,18 @@ class _Individual:
         self.key = rank_key(scored)
 
 
+def _winner(pool: Sequence[_Individual]) -> Scored:
+    chosen: Scored = tools.selTournament(pool, 1, _TOURNAMENT_SIZE, fit_attr="key")[0].scored
+    return chosen
+
+
 class Genetic:
     """A genetic algorithm with (μ + λ) selection (Bäck 1996), λ being the population.
 
     The first generation holds every seed heuristic and, if there is room, variations of them.
     Each later one is the offspring of tournament winners among the elites, which are the best
-    of everything so far. The code templates are niches: few rules of one structure survive
-    (clearing, Pétrowski 1996), the best of each template do, and each template has parents. On the
+    of everything so far. In large populations the code templates are niches: of each the best
+    structures survive, once each (clearing, Pétrowski 1996), and have offspring. On the
     suite the form that is good early wins the whole population otherwise, and the median share
     of the optimum after 2000 evaluations falls from above 0.99 to 0.97.
 
@@ -65,7 +73,11 @@ class Genetic:
         self._elites: list[Scored] = []
         self._promising: list[Scored] = []
         self._legacy: list[Scored] = []
+        self._varied: dict[str, int] = {}
+        self._rises: dict[str, float] = {}
+        self._risen: dict[str, Scored] = {}
         self._epoch = 0
+        self._opening = _OPENING
         self._idle = 0
         self._height = -math.inf
 
@@ -76,9 +88,13 @@ class Genetic:
 
     def ask(self) -> list[Offspring]:
         """Return the next generation's offspring; elites are not evaluated again."""
+        if self._opening and self._has_niches and self._restarts:
+            return self._breeder.begin_anew() if self._epoch or self._elites else self._breeder.begin()
         if not self._elites:
-            return self._breeder.begin_anew() if self._epoch else self._breeder.begin()
-        return self._breeder.breed(self._selection(), [*self._elites, *self._promising])
+            return self._breeder.begin()
+        pool = [*self._elites, *self._promising]
+        rising = sorted(self._rises, key=lambda name: self._rises[name], reverse=True)
+        return self._breeder.breed(self._selection(), pool, [self._risen[name] for name in rising])
 
     def _selection(self) -> Select:
         niches: dict[str, list[_Individual]] = {}
@@ -89,13 +105,23 @@ class Genetic:
                 niches.setdefault(each.candidate.template, []).append(_Individual(each))
         # Where only plain functions are left, they are the niche.
         pools = list(niches.values()) or [[_Individual(each) for each in self._elites]]
-        # The better a template does, the more parents it gives; none is left without.
-        pools.sort(key=lambda pool: max(each.key for each in pool), reverse=True)
+        if not self._has_niches:
+            return lambda: _winner(pools[0])
+        # Ranked: the better a template does, and a rule within it, the more offspring it gets. A rule that
+        # was varied often without being surpassed by its own structure gives way.
+        for pool in pools:
+            pool.sort(key=lambda each: each.key, reverse=True)
+        pools.sort(key=lambda pool: pool[0].key, reverse=True)
         weights = [1.0 / (place + 1.0) for place in range(len(pools))]
 
         def select() -> Scored:
-            pool = random.choices(pools, weights)[0] if len(pools) > 1 else pools[0]
-            chosen: Scored = tools.selTournament(pool, 1, _TOURNAMENT_SIZE, fit_attr="key")[0].scored
+            (pool,) = random.choices(pools, weights)
+            merits = [
+                1.0 / (1.0 + place) / (1.0 + self._varied.get(each.scored.candidate.id, 0) / _TIRES)
+                for place, each in enumerate(pool)
+            ]
+            chosen = random.choices(pool, merits)[0].scored
+            self._varied[chosen.candidate.id] = self._varied.get(chosen.candidate.id, 0) + 1
             return chosen
 
         return select
@@ -110,6 +136,9 @@ class Genetic:
     def tell(self, scored: Sequence[Scored]) -> None:
         """Let the best of elites and offspring be the elites; start anew where nothing has risen for long."""
         self._breeder.tell(scored)
+        self._opening = max(0, self._opening - 1)
+        if self._has_niches:
+            self._note_rises(scored)
         self.welcome(scored)
         if not (self._restarts and self._has_niches and scored):
             return
@@ -120,17 +149,38 @@ class Genetic:
         if self._idle >= _PATIENCE:
             self._start_anew(1 + max(each.generation for each in scored))
 
+    def _note_rises(self, scored: Sequence[Scored]) -> None:
+        """Remember the new structures that rose most above their parents, more so the newer they are.
+
+        A structure may begin far below the best, and yet be the one whose numbers are worth tuning.
+        """
+        parents = {each.candidate.id: each.evaluation.objective for each in self._elites}
+        rises = {name: rise * _FADES for name, rise in self._rises.items()}
+        for each in scored:
+            known = [parents[name] for name in each.offspring.parents if name in parents]
+            if known and each.offspring.operator not in ("refine", "parameters"):
+                rise = each.evaluation.objective - max(known)
+                if rise > _RISE:
+                    rises[each.candidate.id] = rise
+                    self._risen[each.candidate.id] = each
+        best = sorted(rises, key=lambda name: rises[name], reverse=True)[:_RISING]
+        self._rises = {name: rises[name] for name in best}
+        self._risen = {name: self._risen[name] for name in best}
+
     def _start_anew(self, generation: int) -> None:
         """Begin another epoch, from random rules or, now and then, from the best of those before it.
 
         What one epoch has settled on is often a local optimum, and the way out of it leads through rules
         that were tried already; so an epoch knows nothing of what was tried before.
         """
-        self._legacy += _first_of(self._elites, lambda each: structure_id(each.candidate), 1)[:_LEGACY]
+        self._legacy += _first_of(self._elites, lambda each: each.candidate.structure, 1)[:_LEGACY]
         self._epoch += 1
         self._idle, self._height = 0, -math.inf
-        self._elites, self._promising = [], []
+        self._opening = _OPENING
+        self._elites, self._promising, self._varied = [], [], {}
+        self._rises, self._risen = {}, {}
         if self._epoch % (_FRESH_EPOCHS + 1) == _FRESH_EPOCHS:
+            self._opening = 0
             self.welcome(self._legacy)
             self._legacy = []
         self._breeder.forget(generation, self._elites)
@@ -144,17 +194,13 @@ class Genetic:
         self._elites = self._survivors(working or ranked)
         pool = {each.candidate.id: each for each in (*self._promising, *immigrants)}
         ranked = sorted(pool.values(), key=rank_key, reverse=True)
-        self._promising = _first_of(ranked, lambda each: structure_id(each.candidate), 1)[:_PROMISING]
+        self._promising = _first_of(ranked, lambda each: each.candidate.structure, 1)[:_PROMISING]
 
     def _survivors(self, ranked: list[Scored]) -> list[Scored]:
         if not self._has_niches:
             return ranked[: self.elites]
-        ranked = _first_of(ranked, lambda each: each.candidate.structure, _ALIKE)
-        best = ranked[: self.elites]
-        kept = {each.candidate.id for each in best}
-        quota = max(1, self.elites // _NICHE_ELITES)
-        of_niches = _first_of(ranked, lambda each: each.candidate.template, quota)
-        return best + [each for each in of_niches if each.candidate.id not in kept]
+        ranked = _first_of(ranked, lambda each: each.candidate.structure, 1)
+        return _first_of(ranked, lambda each: each.candidate.template, _NICHE)
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON."""
@@ -163,7 +209,10 @@ class Genetic:
             "elites": [each.candidate.id for each in self._elites],
             "promising": [each.candidate.id for each in self._promising],
             "legacy": [each.candidate.id for each in self._legacy],
+            "varied": dict(self._varied),
+            "rises": dict(self._rises),
             "epoch": self._epoch,
+            "opening": self._opening,
             "idle": self._idle,
             "height": self._height if math.isfinite(self._height) else None,
         }
@@ -174,7 +223,11 @@ class Genetic:
         self._elites = [archive[each] for each in state["elites"]]
         self._promising = [archive[each] for each in state["promising"]]
         self._legacy = [archive[each] for each in state["legacy"]]
+        self._varied = dict(state["varied"])
+        self._rises = dict(state["rises"])
+        self._risen = {name: archive[name] for name in self._rises}
         self._epoch = state["epoch"]
+        self._opening = state["opening"]
         self._idle = state["idle"]
         self._height = -math.inf if state["height"] is None else state["height"]
 

@@ -27,9 +27,9 @@ _SAMPLES = 8
 #: Refinements kept while better structures are refined, in multiples of those at work.
 _KEPT = 3
 #: Spread of the first samples, in parts of each parameter's range; where a structure was refined before.
-_SPREAD, _SPREAD_AGAIN = 0.2, 0.05
+_SPREAD, _SPREAD_AGAIN = 0.05, 0.02
 #: CMA-ES generations without a better rule after which a refinement ends.
-_PATIENCE = 4
+_PATIENCE = 10
 #: A gain below this is none.
 _LEAST_GAIN = 1e-7
 #: Significant digits: the search at large makes do with three.
@@ -138,18 +138,26 @@ class Refiner:
         self._problem = problem
         self._running: dict[str, Refinement] = {}
         self._done: dict[str, float] = {}
+        self._risen: list[str] = []
         self._asked: list[str] = []
 
-    def ask(self, pool: Sequence[Scored], wanted: int, draw_seed: Callable[[], int]) -> list[Offspring]:
+    def ask(
+        self,
+        pool: Sequence[Scored],
+        wanted: int,
+        draw_seed: Callable[[], int],
+        rising: Sequence[Scored] = (),
+    ) -> list[Offspring]:
         """Return up to so many samples; fewer where there is little left to refine.
 
         Args:
             pool: The candidates that are worth refining; the best of a structure counts.
             wanted: How many samples at most.
             draw_seed: Draws the seed of a new refinement.
+            rising: What is refined beside the best, the first first.
         """
         if wanted > 0:
-            self._choose(pool, max(_STRUCTURES, wanted // _SAMPLES), draw_seed)
+            self._choose(pool, rising, max(_STRUCTURES, wanted // _SAMPLES), draw_seed)
         samples: list[Offspring] = []
         self._asked = []
         for name, refinement in self._running.items():
@@ -163,24 +171,32 @@ class Refiner:
         """The best of each structure that is being refined."""
         return [each.best for each in self._running.values()]
 
-    def _choose(self, pool: Sequence[Scored], slots: int, draw_seed: Callable[[], int]) -> None:
+    def _choose(
+        self, pool: Sequence[Scored], rising: Sequence[Scored], slots: int, draw_seed: Callable[[], int]
+    ) -> None:
         """Refine so many of the pool's best structures: end what is finished, give way to what is better."""
         for name, refinement in list(self._running.items()):
             if refinement.finished:
                 self._done[name] = refinement.best.evaluation.objective
                 del self._running[name]
         candidates: dict[str, Scored] = {name: refinement.best for name, refinement in self._running.items()}
-        for each in sorted(pool, key=rank_key, reverse=True):
+        for each in sorted((*pool, *rising), key=rank_key, reverse=True):
             if not each.candidate.parameters or each.evaluation.status != "ok":
                 continue
             name = structure_id(each.candidate)
             if name not in candidates and each.evaluation.objective > self._done.get(name, float("-inf")):
                 candidates[name] = each
         ranked = sorted(candidates.items(), key=lambda item: rank_key(item[1]), reverse=True)
-        paused = [name for name, _ in ranked[slots : slots * _KEPT] if name in self._running]
+        names = [name for name, _ in ranked]
+        if rising:
+            # Half of the places go to what rises, those that began to be refined before the others.
+            wanted = [*self._risen, *(structure_id(each.candidate) for each in rising)]
+            self._risen = [name for name in dict.fromkeys(wanted) if name in candidates][: slots // 2]
+            names = [*self._risen, *(name for name in names if name not in self._risen)]
+        paused = [name for name in names[slots : slots * _KEPT] if name in self._running]
         chosen = {
-            name: self._running.get(name) or self._begin(name, scored, draw_seed)
-            for name, scored in ranked[:slots]
+            name: self._running.get(name) or self._begin(name, candidates[name], draw_seed)
+            for name in names[:slots]
         }
         self._running = chosen | {name: self._running[name] for name in paused}
 
@@ -200,6 +216,7 @@ class Refiner:
         return {
             "running": {name: each.state() for name, each in self._running.items()},
             "done": dict(self._done),
+            "risen": list(self._risen),
         }
 
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
@@ -209,6 +226,7 @@ class Refiner:
             name: Refinement.from_state(each, archive, templates) for name, each in state["running"].items()
         }
         self._done = dict(state["done"])
+        self._risen = list(state["risen"])
         self._asked = []
 
 

@@ -58,7 +58,7 @@ def judge(store: RunStore, setup: Setup, outcome: Outcome) -> Verdicts | None:
         return None
     rule, templates = outcome.champion.candidate, setup.problem.templates
     seed = setup.config.seed
-    every = splits_of(setup.dataset, setup.config.signals)
+    every = splits_of(setup.dataset, setup.config.signals, setup.arena.budgets)
     measured = {split.name: shares([rule], templates, split.arena)[0] for split in every}
     failing = tuple(name for name, values in measured.items() if np.isnan(values).any())
     splits = [split for split in every if split.name not in failing]

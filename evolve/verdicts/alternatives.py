@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from evolve.allocators import greedy, lagrangian_path, uniform
 from evolve.evaluation import Arena, Failure, Task, optimum_share
+from evolve.layer_groups import widest_of_groups
 from evolve.optimum import minimise_cost
 from evolve.profiles import ModelProfile
 from evolve.scoring import score
 from evolve.verdicts.bootstrap import Interval, mean_interval
+from evolve.verdicts.budget_alternatives import Measure, budget_measures, uniform_within
 from evolve.verdicts.models import FloatArray, Shares, Split
 from evolve.verdicts.wording import listed, percent, points
 
@@ -79,8 +81,8 @@ class Alternatives:
         better, equal, worse: Names of the alternatives that the champion beats, that it cannot be told
             from, and that beat it.
         rows: The alternatives.
-        price: The Lagrangian's price, chosen on train.
-        budget: The integer program's budget, as a part of the loss of the narrowest formats.
+        price: The Lagrangian's price, chosen on train; 0 within budgets, where each has its own.
+        budget: The integer program's budget, as a part of the loss of the narrowest formats; 0 likewise.
     """
 
     verdict: str
@@ -100,14 +102,17 @@ def judge_alternatives(champion: Shares, splits: Sequence[Split], seed: int) -> 
         splits: The models; the first one is train.
         seed: Of the bootstrap.
     """
+    if splits[0].arena.budgets is not None:
+        # A price or a format for each model and budget: nothing is left to choose on train.
+        return _judged(budget_measures(splits[0]), champion, splits, seed, 0.0, 0.0)
     price, budget = best_price(splits[0]), best_budget(splits[0].profiles, splits[0].arena.optimum_fitness)
 
     def by_table(allocate: Callable[..., NDArray[np.uint8]]) -> Callable[[Split], FloatArray]:
         return lambda split: _allocated(
-            split, lambda each: allocate(each.num_params, each.bits, each.sensitivity)
+            split, lambda each: allocate(each.num_params, each.own_bits, each.sensitivity)
         )
 
-    measured: list[tuple[str, str, Callable[[Split], FloatArray]]] = [
+    measured: list[Measure] = [
         (UNIFORM, "one evaluation of the model a format", by_table(uniform)),
         (GREEDY, "its whole sensitivity table", by_table(greedy)),
         (LAGRANGIAN, "its whole sensitivity table", lambda split: _at_prices(split, np.array([price]))[0]),
@@ -117,6 +122,17 @@ def judge_alternatives(champion: Shares, splits: Sequence[Split], seed: int) -> 
             lambda split: _allocated(split, lambda each: gradient_program(each, budget)),
         ),
     ]
+    return _judged(measured, champion, splits, seed, price, budget)
+
+
+def _judged(
+    measured: Sequence[Measure],
+    champion: Shares,
+    splits: Sequence[Split],
+    seed: int,
+    price: float,
+    budget: float,
+) -> Alternatives:
     rows = []
     for name, needs, measure in measured:
         scores = tuple(_score(split.name, measure(split), champion[split.name], seed) for split in splits)
@@ -137,14 +153,16 @@ def judge_alternatives(champion: Shares, splits: Sequence[Split], seed: int) -> 
 
 def uniform_shares(split: Split) -> FloatArray:
     """Return (M,) the share of the optimum that each model's best uniform format reaches."""
-    return _allocated(split, lambda each: uniform(each.num_params, each.bits, each.sensitivity))
+    if split.arena.budgets is not None:
+        return uniform_within(split)
+    return _allocated(split, lambda each: uniform(each.num_params, each.own_bits, each.sensitivity))
 
 
 def _allocated(split: Split, allocate: Callable[[ModelProfile], NDArray[np.uint8]]) -> FloatArray:
-    fitness = [
-        score(allocate(each), each.num_params, each.bits, each.sensitivity).fitness[0]
-        for each in split.profiles
-    ]
+    fitness = []
+    for each in split.profiles:
+        choices = widest_of_groups(allocate(each), each.tied_layers)
+        fitness.append(score(choices, each.num_params, each.own_bits, each.sensitivity).fitness[0])
     return optimum_share(np.array(fitness), split.arena.optimum_fitness)
 
 
@@ -167,8 +185,8 @@ def _gradient_tables(profile: ModelProfile) -> tuple[FloatArray, FloatArray]:
     The loss of a layer is its gradient sensitivity times the noise power of a uniform quantizer,
     4 to the minus bits (Widrow 1956), as in HAWQ-V3 (Yao 2021) without the size of the weights.
     """
-    cost = profile.num_params[:, None] * profile.bits
-    return cost, profile.gradient_sensitivity[:, None] * 4.0**-profile.bits
+    cost = profile.num_params[:, None] * profile.own_bits
+    return cost, profile.gradient_sensitivity[:, None] * 4.0**-profile.own_bits
 
 
 def gradient_program(profile: ModelProfile, budget: float) -> NDArray[np.uint8]:
@@ -180,7 +198,8 @@ def gradient_program(profile: ModelProfile, budget: float) -> NDArray[np.uint8]:
     """
     cost, loss = _gradient_tables(profile)
     least, most = loss.min(axis=1).sum(), loss.max(axis=1).sum()
-    return minimise_cost(cost, loss, max(budget * most, least), state_limit=_STATES).allocation
+    limit = max(budget * most, least)
+    return minimise_cost(cost, loss, limit, profile.tied_layers, state_limit=_STATES).allocation
 
 
 def best_budget(profiles: Sequence[ModelProfile], optima: FloatArray) -> float:
@@ -193,7 +212,8 @@ def best_budget(profiles: Sequence[ModelProfile], optima: FloatArray) -> float:
         vertices = np.searchsorted(path.losses, budgets, side="right") - 1
         distinct, place = np.unique(np.maximum(vertices, 0), return_inverse=True)
         choices = np.array([path.vertex(int(each)) for each in distinct], dtype=np.uint8)
-        row[:] = score(choices, profile.num_params, profile.bits, profile.sensitivity).fitness[place]
+        choices = widest_of_groups(choices, profile.tied_layers)
+        row[:] = score(choices, profile.num_params, profile.own_bits, profile.sensitivity).fitness[place]
     return float(_BUDGETS[_best((optimum_share(found, optima[:, None])).mean(axis=0))])
 
 

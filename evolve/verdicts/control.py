@@ -40,7 +40,9 @@ def permuted(profiles: Sequence[ModelProfile], seed: int) -> list[ModelProfile]:
     found = []
     for each in profiles:
         order = generator.permutation(each.num_layers)
-        found.append(replace(each, num_params=each.num_params[order], sensitivity=each.sensitivity[order]))
+        bits = None if each.layer_bits is None else each.layer_bits[order]
+        sizes, losses = each.num_params[order], each.sensitivity[order]
+        found.append(replace(each, num_params=sizes, sensitivity=losses, layer_bits=bits))
     return found
 
 
@@ -64,7 +66,8 @@ def searched_shares(
 
 def _permuted_arena(split: Split, seed: int) -> DisguisedArena:
     arena = split.arena
-    return DisguisedArena(split.profiles, permuted(split.profiles, seed), arena.level, arena.optimum_fitness)
+    truth = permuted(split.profiles, seed)
+    return DisguisedArena(split.profiles, truth, arena.level, arena.optimum_fitness, arena.budgets)
 
 
 def control_search(store: RunStore, setup: Setup) -> Outcome:
@@ -118,7 +121,8 @@ def permuted_setup(setup: Setup) -> Setup:
     truth = {
         each.name: each for profiles in splits.values() for each in permuted(profiles, setup.config.seed)
     }
-    return replace(setup, arena=DisguisedSearchArena(setup.dataset, setup.config.signals, truth))
+    arena = DisguisedSearchArena(setup.dataset, setup.config.signals, truth, setup.arena.budgets)
+    return replace(setup, arena=arena)
 
 
 class _Memory(RunStore):

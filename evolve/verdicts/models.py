@@ -15,8 +15,8 @@ from evolve.batches import make_batch
 from evolve.candidates import Candidate
 from evolve.datasets import SPLITS, Dataset
 from evolve.evaluation import Arena, Failure, SearchArena, optimum_share
+from evolve.objectives import Budgets
 from evolve.profiles import ModelProfile
-from evolve.scoring import prepare
 from evolve.templates import Template
 
 FloatArray = NDArray[np.float64]
@@ -38,12 +38,14 @@ class Split:
     arena: Arena
 
 
-def splits_of(dataset: Dataset, level: str) -> tuple[Split, ...]:
+def splits_of(dataset: Dataset, level: str, budgets: Budgets | None = None) -> tuple[Split, ...]:
     """Return the splits that have models, each by itself; valid only if it is not the same as train."""
     names = [name for name in SPLITS if dataset.split(name)]
     if dataset.valid == dataset.train and "valid" in names:
         names.remove("valid")
-    return tuple(Split(name, dataset.split(name), Arena(dataset.split(name), level)) for name in names)
+    return tuple(
+        Split(name, dataset.split(name), Arena(dataset.split(name), level, budgets)) for name in names
+    )
 
 
 def shares(candidates: Sequence[Candidate], templates: Mapping[str, Template], arena: Arena) -> FloatArray:
@@ -62,7 +64,7 @@ def _measure(
     candidates: Sequence[Candidate], templates: Mapping[str, Template], arena: Arena, metric: str
 ) -> FloatArray:
     found = np.full((len(candidates), len(arena.profiles)), np.nan)
-    batch = make_batch(candidates, templates)
+    batch = make_batch(candidates, templates, swept=arena.budgets is not None)
     for members, task in zip(batch.members, batch.tasks, strict=True):
         for index, result in zip(members, arena.evaluate(task), strict=True):
             if not isinstance(result, Failure):
@@ -78,14 +80,20 @@ class DisguisedArena(Arena):
         truth: The M models that their allocations are scored with, of the same formats and layers.
         level: The information level that rules may read.
         optima: (M,) fitness of the optima of ``truth``.
+        budgets: Score rules as families within these budgets; None scores by the cliff.
     """
 
     def __init__(
-        self, seen: Sequence[ModelProfile], truth: Sequence[ModelProfile], level: str, optima: FloatArray
+        self,
+        seen: Sequence[ModelProfile],
+        truth: Sequence[ModelProfile],
+        level: str,
+        optima: FloatArray,
+        budgets: Budgets | None = None,
     ) -> None:
-        super().__init__(seen, level)
+        super().__init__(seen, level, budgets)
         self.optimum_fitness = optima
-        _score_with(self, truth)
+        self.score_with(truth)
 
 
 class DisguisedSearchArena(SearchArena):
@@ -95,19 +103,15 @@ class DisguisedSearchArena(SearchArena):
         dataset: What rules see.
         level: The information level that rules may read.
         truth: By name, what their allocations are scored with; the optima must be those of ``dataset``.
+        budgets: Score rules as families within these budgets; None scores by the cliff.
     """
 
-    def __init__(self, dataset: Dataset, level: str, truth: Mapping[str, ModelProfile]) -> None:
-        super().__init__(dataset, level)
-        _score_with(self, [truth[each.name] for each in self.profiles])
-
-
-def _score_with(arena: Arena, truth: Sequence[ModelProfile]) -> None:
-    for members, stack in arena._groups:
-        scored = [truth[index] for index in members]
-        stack.table = prepare(
-            np.concatenate([each.num_params for each in scored]),
-            scored[0].bits,
-            np.concatenate([each.sensitivity for each in scored]),
-            stack.view.offsets,
-        )
+    def __init__(
+        self,
+        dataset: Dataset,
+        level: str,
+        truth: Mapping[str, ModelProfile],
+        budgets: Budgets | None = None,
+    ) -> None:
+        super().__init__(dataset, level, budgets)
+        self.score_with([truth[each.name] for each in self.profiles])

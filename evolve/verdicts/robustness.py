@@ -12,7 +12,7 @@ from evolve.evaluation import Arena, Failure, Task
 from evolve.profiles import ModelProfile
 from evolve.scoring import ROUNDING, THRESHOLD
 from evolve.templates import Template
-from evolve.verdicts.models import DisguisedArena, Shares, Split, retentions, shares
+from evolve.verdicts.models import DisguisedArena, FloatArray, Shares, Split, retentions, shares
 from evolve.verdicts.wording import listed, percent, points
 
 #: Relative errors, as the standard deviation of the logarithm.
@@ -20,6 +20,7 @@ NOISE = (0.01, 0.05, 0.10, 0.20)
 _DRAWS = 5
 #: Losing no more than this share of the optimum is robust.
 TOLERANCE = 0.01
+_DECIBELS = 10 / np.log(10)
 _STATISTICS = ("weight_mean", "weight_std", "weight_range", "activation_range")
 
 
@@ -116,7 +117,8 @@ def _noisy_arena(split: Split, noise: float, seed: int) -> Arena:
     generator = np.random.default_rng(seed)
     copies = [each for _ in range(_DRAWS) for each in split.profiles]
     seen = list(_perturbed(copies, noise, generator))
-    return DisguisedArena(seen, copies, split.arena.level, np.tile(split.arena.optimum_fitness, _DRAWS))
+    optima = np.tile(split.arena.optimum_fitness, _DRAWS)
+    return DisguisedArena(seen, copies, split.arena.level, optima, split.arena.budgets)
 
 
 def _perturbed(
@@ -131,9 +133,21 @@ def _perturbed(
         gradient = each.gradient_sensitivity * np.exp(noise * generator.standard_normal(size))
         loss = each.loss * np.exp(noise * generator.standard_normal(each.loss.shape))
         sensitivity = np.minimum(-np.expm1(-loss), np.nextafter(1.0, 0.0))
+        measured = {name: _noisy(name, table, noise, generator) for name, table in each.measurements.items()}
         yield replace(
-            each, **changed, gradient_sensitivity=np.minimum(gradient, 1.0), sensitivity=sensitivity
+            each,
+            **changed,
+            gradient_sensitivity=np.minimum(gradient, 1.0),
+            sensitivity=sensitivity,
+            measurements=measured,
         )
+
+
+def _noisy(name: str, table: FloatArray, noise: float, generator: np.random.Generator) -> FloatArray:
+    """Return a measurement with errors: factors, which are added where it is in decibels."""
+    errors = noise * generator.standard_normal(table.shape)
+    changed: FloatArray = table + errors * _DECIBELS if name == "sqnr" else table * np.exp(errors)
+    return changed
 
 
 def _judge(rows: Sequence[NoisyShare]) -> tuple[str, str]:

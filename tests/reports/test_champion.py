@@ -181,6 +181,7 @@ def allocate(model: ModelView, p: ParameterValues) -> ChoiceArray:
     score = score + model.running_total(model.num_params, score) / model.total(model.num_params)
     score = score / model.largest(score) + model.mean(score) / (1 + model.quantile(score, p.share))
     conv = model.is_type("Conv", "Linear") & (model.fraction(model.is_type("Conv")) < p.share)
+    score = score * model.by_type(p.share, Conv=2.0, LayerNorm=p.share / 2)
     cheap = model.cheapest(np.log(model.bits) + p.share * score * model.loss)
     cheap = model.where(model.bits_of(cheap) > 8, cheap, model.narrowest(model.loss < p.share))
     spent = model.pick(model.loss + model.bits, cheap) > len(model.formats) + model.offsets[-1] % 2

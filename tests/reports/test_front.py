@@ -38,7 +38,7 @@ def test_every_rule_of_the_front_has_a_file_that_allocates_as_it_does_here(searc
     templates = searched.setup.problem.templates
     expected = pareto_front(searched.outcome.scored, templates)
     assert [each.id for each in front.rules] == [each.candidate.id for each in expected]
-    assert len(front.rules) > 2
+    assert len(front.rules) > 1
     names = {path.name for path in (searched.folder / "front").iterdir()}
     assert names == {"front.md", "front.csv", *(each.file for each in front.rules)}
     profile = ROOT / "datasets" / "reference" / "test.json"
