@@ -30,7 +30,7 @@ from evolve.signals import LEVELS
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seed and number of evaluations of each level's search.
-SEARCHES = {"metadata": (7, 60_000), "gradient": (6, 30_000), "curves": (6, 60_000)}
+SEARCHES = {"metadata": (7, 60_000), "gradient": (6, 30_000), "curves": (7, 60_000)}
 POPULATION = 200
 #: Data sets that no search was made on.
 UNSEEN = ("suite:101", "suite:102", "suite-shift:101", "suite-shift:102")

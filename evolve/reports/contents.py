@@ -100,7 +100,7 @@ class Contents:
         single_file: Whether one model served as train and valid.
         chosen_on_valid: Whether there is a valid split besides train.
         tested: Whether there is a test split, which the search never saw.
-        planned: Generations that were asked for.
+        planned: Generations that were asked for, or that the evaluations asked for have taken.
         plateau: Generations without gain after which the search was to stop, None if never.
         finished: False if the search was stopped before its end.
         seeds: Names of the seed heuristics.
@@ -150,6 +150,13 @@ class Contents:
         return sum(row.evaluations for row in self.generations)
 
 
+def _planned(setup: Setup, outcome: Outcome) -> int:
+    """Return the generations asked for; where so many evaluations were, those that they took."""
+    limit = setup.config.evaluations
+    spent = limit is not None and len(outcome.scored) >= limit
+    return len(outcome.generations) if spent else setup.config.generations
+
+
 def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
     """Collect everything a report shows; scores on test are computed here, and only here."""
     dataset, templates = setup.dataset, setup.problem.templates
@@ -165,7 +172,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         single_file=dataset.single_file,
         chosen_on_valid="valid" in splits,
         tested="test" in splits,
-        planned=setup.config.generations,
+        planned=_planned(setup, outcome),
         plateau=setup.config.plateau,
         finished=outcome.finished,
         seeds=tuple(each.change for each in setup.problem.seeds),

@@ -321,6 +321,14 @@ def test_a_stopped_run_says_so(run):
     assert "In 2 of 3 generations (stopped before its end)" in text
 
 
+def test_a_run_that_has_had_its_evaluations_has_come_to_its_end(tmp_path):
+    made = make_run(tmp_path, evaluations=30, generations=90)
+    text = report_texts(collect(made.store, made.setup, made.outcome), False)["report.md"]
+    generations = len(made.outcome.generations)
+    assert generations < 90
+    assert f"In {generations} generations and 30 evaluations" in text
+
+
 def test_a_rule_that_fails_on_test_alone_keeps_its_other_scores(tmp_path):
     folder = tmp_path / "data"
     for split in ("train", "test"):
