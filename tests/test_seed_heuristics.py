@@ -73,7 +73,9 @@ def test_every_heuristic_says_what_it_is(name):
 def test_baselines_contain_nothing_published():
     assert {each.name for each in CATALOGUE.select(["published"])} == PUBLISHED
     baselines = CATALOGUE.select(["baseline"])
-    assert {each.name for each in baselines} == set(SHIPPED) - PUBLISHED
+    discovered = {each.name for each in CATALOGUE.select(["discovered"])}
+    assert discovered == {f"discovered_{level}" for level in ("metadata", "gradient", "curves")}
+    assert {each.name for each in baselines} == set(SHIPPED) - PUBLISHED - discovered
     assert PUBLISHED.isdisjoint(each.name for each in baselines)
     # Nor a published rule under another name.
     published = {CATALOGUE.get(name).candidate.id for name in PUBLISHED}
