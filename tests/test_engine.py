@@ -334,7 +334,7 @@ def test_two_heuristics_of_one_content_are_one_seed(tmp_path, monkeypatch):
     [
         (("no_such_rule",), PluginError, "unknown heuristic"),
         (("unifrom_fp16",), PluginError, "Did you mean uniform_fp16"),
-        (("discovered",), InputError, "no seed heuristics"),
+        (("user",), InputError, "no seed heuristics"),
         ((), InputError, "no seed heuristics"),
     ],
 )

@@ -69,6 +69,24 @@ _FIELDS = {
 }
 
 
+def _without_unread(source: str) -> str:
+    """Drop the lines of a template's rule that compute what its slots do not read."""
+    while True:
+        nodes = list(ast.walk(ast.parse(source)))
+        read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        unread = [
+            node
+            for node in nodes
+            if isinstance(node, ast.Assign)
+            and all(isinstance(each, ast.Name) and each.id not in read for each in node.targets)
+        ]
+        if not unread:
+            return source
+        gone = {line for node in unread for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+        lines = source.splitlines(keepends=True)
+        source = "".join(line for number, line in enumerate(lines, 1) if number not in gone)
+
+
 def standalone_source(
     candidate: Candidate,
     template: Template,
@@ -97,6 +115,8 @@ def standalone_source(
     """
     source = template.source(candidate)
     parameters = dict(candidate.parameters)
+    if template.kind == "code":
+        source = _without_unread(source)
     imports = [*_STANDARD_IMPORTS, *([_PARAMETERS_IMPORT] if parameters else [])]
     taken = {line.split()[-1]: line for line in (*imports, _NUMPY)}
     rule = rule_source(source, template.file, dict.fromkeys(_own_names(), "") | taken)

@@ -73,7 +73,6 @@ def rule(model, p):
     loss = p.weight * model.loss
     first = model.cheapest(weight * model.bits + p.first_price * loss)
     spent = model.total(weight * model.bits_of(first))
-    lost = model.total(model.pick(loss, first))
     price = p.second_price * spent
     return model.cheapest(weight * model.bits + price * loss)
 
@@ -121,12 +120,6 @@ class Model:
     def bits_of(self, choices):
         """Return the bits per weight of chosen formats."""
         return self.bits[:, 0, 0][choices]
-
-    def pick(self, table, choices):
-        """Return the values of a (K, 1, N) table at chosen formats."""
-        full = np.broadcast_to(table, (len(self.formats), 1, self.num_layers))
-        rows = np.broadcast_to(choices, (1, 1, self.num_layers)).astype(int)
-        return np.take_along_axis(full, rows, axis=0)[0]
 
 
 def entries(profile: dict, field: str) -> list:

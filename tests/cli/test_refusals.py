@@ -109,7 +109,7 @@ RUN = {
     "unknown heuristic": (nothing, ["--start-from", "hybird"], ["unknown heuristic", "Did you mean hybrid"]),
     "broken heuristic": (broken_plugin, ["--start-from", "bad"], ["heuristics/bad.py, line 3"]),
     "no heuristic": (nothing, ["--start-from", ""], ["unknown heuristic"]),
-    "a role nobody has": (nothing, ["--start-from", "discovered"], ["no seed heuristics"]),
+    "a role nobody has": (nothing, ["--start-from", "user"], ["no seed heuristics"]),
     "nothing to train on": (only_test, ["--datasets", "late"], ["nothing to train on"]),
     "unknown level": (nothing, ["--signals", "magic"], ["unknown level", "metadata", "'magic'"]),
     "unknown strategy": (nothing, ["--strategy", "magic"], ["unknown strategy", "genetic", "'magic'"]),

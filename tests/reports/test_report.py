@@ -20,6 +20,7 @@ from evolve.reports.contents import collect
 from evolve.reports.markdown import code, fenced, number, percent, prose, signed
 from evolve.reports.report import report_texts
 from evolve.reports.reproduction import run_command
+from evolve.reports.tables import COMPARED_ROLES
 from evolve.reports.writer import write_report
 from evolve.setup import prepare_run
 from evolve.store import RunStore
@@ -85,7 +86,8 @@ def test_table_has_every_rule_and_column_on_every_split(run):
         "optimum",
         "share of the optimum",
     ]
-    expected = {f"`{name}`" for name, each in run.setup.catalogue.heuristics.items() if each.role != "user"}
+    catalogue = run.setup.catalogue.heuristics
+    expected = {f"`{name}`" for name, each in catalogue.items() if each.role in COMPARED_ROLES}
     for split in (0, 1, 2):
         _, *rows = tables(run.text())[split]
         assert {row[0] for row in rows} == {"**champion**", *expected}
