@@ -32,6 +32,7 @@ from evolve.variation import (
     mutate_structure,
     newcomer,
     random_content,
+    redraw_parameters,
     switch_template,
 )
 
@@ -499,3 +500,42 @@ def test_whole_numbers_in_a_plugin_are_numbers_like_any_others():
         reseed(7)
         made = [mutate_parameters(first, template)[0] for _ in range(50)]
     assert {type(value) for each in made for _, value in each.parameters} == {float}
+
+
+def a_rule_with_a_rate() -> Candidate:
+    slots = (("weight", "model.param_fraction"), ("loss", "np.exp(-(p.rate * model.bits))"))
+    return Candidate("weighted", slots, (("price", 350.0), ("rate", 0.52)))
+
+
+def test_a_constant_becomes_a_number_for_each_layer_type_near_it():
+    """So near that the rule stays as good until the numbers are refined."""
+    rule, template = a_rule_with_a_rate(), TEMPLATES["weighted"]
+    found = []
+    with seeded() as reseed:
+        for seed in range(600):
+            reseed(seed)
+            made, _ = mutate_structure(rule, template, WORDS)
+            if "exp(-(model.by_type(" in dict(made.slots)["loss"] and "where" not in dict(made.slots)["loss"]:
+                found.append(dict(made.parameters))
+    assert found
+    for numbers in found:
+        rates = [value for name, value in numbers.items() if name.startswith("rate")]
+        assert len(rates) == len(WORDS.types)
+        assert all(abs(rate / 0.52 - 1) < 0.03 for rate in rates)
+
+
+def test_redrawn_numbers_of_a_new_structure_leave_those_it_inherited_mostly_alone():
+    rule, template = a_rule_with_a_rate(), TEMPLATES["weighted"]
+    kept = {"price": 350.0}
+    moved = {"price": 0, "rate": 0}
+    with seeded() as reseed:
+        for seed in range(200):
+            reseed(seed)
+            made, words = redraw_parameters(rule, template, kept)
+            check_sound(made)
+            assert made.slots == rule.slots
+            for name, value in made.parameters:
+                moved[name] += value != dict(rule.parameters)[name]
+                assert value == dict(rule.parameters)[name] or f"{name} " in words
+    assert moved["rate"] > 150
+    assert 0 < moved["price"] < 60

@@ -46,11 +46,11 @@ def test_the_fixed_point_is_within_a_percent_of_the_best_clip(weights, bits):
 @pytest.mark.parametrize("clipping", ["OCTAV", "MSE"])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 def test_clipping_formats_are_within_a_percent_of_the_best_clip(request, weights, bits, clipping):
-    if request.node.callspec.id == "mixture-2-OCTAV":
-        pytest.skip("three levels serve the bulk or the outliers, and the better clip is five times OCTAV's")
+    # Three levels serve the bulk or the outliers, and there the better clip is five times OCTAV's.
+    allowed = 1.05 if request.node.callspec.id == "mixture-2-OCTAV" else 1.01
     rounded = find_quantizer(f"INT{bits}_{clipping}").dequantized(weights)
     error = np.mean((rounded.astype(np.float64) - weights) ** 2)
-    assert error <= 1.01 * finest(weights, 2 ** (bits - 1) - 1)
+    assert error <= allowed * finest(weights, 2 ** (bits - 1) - 1)
 
 
 def test_the_fixed_point_solves_its_equation(weights):
