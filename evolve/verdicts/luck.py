@@ -240,9 +240,11 @@ def _searched_verdict(control: ControlShare, evaluations: int) -> str:
 def _bias_verdict(bias: SelectionBias | None) -> str:
     if bias is None:
         return "One model chose it, so how much of its score is due to being chosen cannot be told."
+    # Where train itself chose, resampling chooses among rules, however alike they are.
+    pool = f"{bias.pool} structures" if bias.split == "valid" else f"{bias.pool}"
     chance = f"{points(bias.bias)} of its share are" if bias.bias > 5e-5 else "no part of its share is"
     return (
-        f"Of {counted(bias.candidates, 'working candidate')}, {bias.split} chose it among the {bias.pool} "
+        f"Of {counted(bias.candidates, 'working candidate')}, {bias.split} chose it among the {pool} "
         f"best on train; {chance} due to that choice: {percent(bias.measured)} on {bias.split} as measured, "
         f"{percent(bias.corrected)} corrected."
     )
