@@ -29,8 +29,17 @@ Varied = tuple[Candidate, str]
 
 
 def _words_for(parameters: Mapping[str, float], changed: Mapping[str, float]) -> str:
-    parts = [f"{name} {parameters[name]:.4g} → {value:.4g}" for name, value in changed.items()]
+    parts = [f"{name} {_change_of(parameters[name], value)}" for name, value in changed.items()]
     return ", ".join(parts) or "nothing"
+
+
+def _change_of(before: float, after: float) -> str:
+    """Print two numbers with as many digits, from four on, as it takes to tell them apart."""
+    for digits in range(4, 18):
+        words = f"{before:.{digits}g}", f"{after:.{digits}g}"
+        if words[0] != words[1]:
+            break
+    return " → ".join(words)
 
 
 def _with_values(candidate: Candidate, changed: Mapping[str, float]) -> Candidate:

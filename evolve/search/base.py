@@ -22,7 +22,7 @@ OPERATORS: Mapping[str, float] = {
     "crossover": 4.0,
     "template": 1.0,
     "newcomer": 2.0,
-    "refine": 8.0,
+    "refine": 20.0,
 }
 #: Objectives that differ by less are equal, so that no rule grows for the sake of rounding.
 RESOLUTION = 1e-6

@@ -15,11 +15,11 @@ from evolve.search.refinement import Refiner
 from evolve.variation import redraw_parameters
 
 #: Refinement takes at most one of so many offspring, where other operators are in use.
-_REFINED_SHARE = 3
+_REFINED_SHARE = 2
 #: Smaller populations are not refined: a CMA-ES generation would take several of theirs.
 _LEAST_REFINED = 48
-#: Candidates that a new structure enters with, where there is refinement: itself and others that
-#: differ from it in their numbers.
+#: Candidates that a varied structure enters with, where there is refinement: itself and others that
+#: differ from it in their numbers. Random rules enter alone: five structures tell more than one five times.
 _BROOD = 5
 
 
@@ -116,9 +116,10 @@ class Breeder:
 
             if self._problem.population < _LEAST_REFINED:
                 return gather(make, self._novelty, wanted)
+            brood = 1 if names == ["newcomer"] else _BROOD
             found: list[Offspring] = []
             while len(found) < wanted:
-                first = gather(make, self._novelty, -(-(wanted - len(found)) // _BROOD))
+                first = gather(make, self._novelty, -(-(wanted - len(found)) // brood))
                 if not first:
                     break
                 found += first
@@ -134,9 +135,9 @@ class Breeder:
     def _siblings(self, first: Offspring) -> list[Offspring]:
         """Give a new structure other numbers too, so that it is not judged by those it came with."""
         template = self._problem.templates[first.candidate.template]
-        if first.operator == "parameters" or not template.parameters_of(first.candidate):
+        if first.operator in ("parameters", "newcomer") or not template.parameters_of(first.candidate):
             return []
-        parent = self._parents.get(first.parents[0]) if first.operator != "newcomer" else None
+        parent = self._parents.get(first.parents[0])
         kept = {} if parent is None else dict(parent.candidate.parameters)
         drawn = [redraw_parameters(first.candidate, template, kept) for _ in range(_BROOD - 1)]
         return [

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,12 @@ class Refiner:
             if name not in candidates and each.evaluation.objective > self._done.get(name, float("-inf")):
                 candidates[name] = each
         ranked = sorted(candidates.items(), key=lambda item: rank_key(item[1]), reverse=True)
-        names = [name for name, _ in ranked]
+        # The best of each template takes turns with the best of all: before its numbers are tuned, the
+        # form that will win is often far below another.
+        first = {each.candidate.template: name for name, each in reversed(ranked)}
+        niches = [name for name, _ in ranked if name in first.values()]
+        turns = zip_longest((name for name, _ in ranked), niches)
+        names = list(dict.fromkeys(name for turn in turns for name in turn if name is not None))
         if rising:
             # Half of the places go to what rises, those that began to be refined before the others.
             wanted = [*self._risen, *(structure_id(each.candidate) for each in rising)]
