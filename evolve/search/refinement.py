@@ -10,6 +10,7 @@ nothing but its seed, so replaying what it was told makes the same object again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -29,6 +30,8 @@ _SAMPLES = 8
 _KEPT = 3
 #: Spread of the first samples, in parts of each parameter's range; where a structure was refined before.
 _SPREAD, _SPREAD_AGAIN = 0.05, 0.02
+#: Times that a structure is refined, each time by generations twice as large.
+_ROUNDS = 3
 #: CMA-ES generations without a better rule after which a refinement ends.
 _PATIENCE = 10
 #: A gain below this is none.
@@ -46,17 +49,18 @@ class Refinement:
         template: The structure's template.
         start: The candidate whose numbers it starts from.
         seed: Seed of the samples, below 2³².
-        spread: Standard deviation of the first samples, the range of each parameter being 1.
+        done: How often the structure was refined before. Shares of the optimum are rugged, and small
+            generations lose their way there: they double as in IPOP-CMA-ES (Auger and Hansen 2005).
     """
 
-    def __init__(self, template: Template, start: Scored, seed: int, spread: float = _SPREAD) -> None:
+    def __init__(self, template: Template, start: Scored, seed: int, done: int = 0) -> None:
         # Imported where it is used: most commands search nothing.
         from cmaes import CMA
 
         self.start = start
         self.best = start
         self.seed = seed
-        self.spread = spread
+        self.done = done
         self.told: list[Scored] = []
         self.idle = 0
         self._parameters = template.parameters_of(start.candidate)
@@ -64,7 +68,13 @@ class Refinement:
         # CMA-ES needs two dimensions: beside a single parameter stands one that nothing reads.
         units += [0.5] * (2 - len(units))
         box = np.array([(0.0, 1.0)] * len(units))
-        self._cma = CMA(mean=np.array(units), sigma=spread, bounds=box, seed=seed)
+        self._cma = CMA(
+            mean=np.array(units),
+            sigma=_SPREAD_AGAIN if done else _SPREAD,
+            bounds=box,
+            seed=seed,
+            population_size=(4 + int(3 * np.log(len(units)))) * 2**done,
+        )
         self._handed_out = 0
         self._values: list[float] = []
         self._improved = False
@@ -115,7 +125,7 @@ class Refinement:
         return {
             "start": self.start.candidate.id,
             "seed": self.seed,
-            "spread": self.spread,
+            "done": self.done,
             "told": [each.candidate.id for each in self.told],
         }
 
@@ -125,7 +135,7 @@ class Refinement:
     ) -> Refinement:
         """Make a refinement from its state, by telling it again what it was told."""
         start = archive[state["start"]]
-        made = cls(templates[start.candidate.template], start, state["seed"], state["spread"])
+        made = cls(templates[start.candidate.template], start, state["seed"], state["done"])
         for name in state["told"]:
             made._handed_out += 1
             made.tell(archive[name])
@@ -138,7 +148,8 @@ class Refiner:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._running: dict[str, Refinement] = {}
-        self._done: dict[str, float] = {}
+        # For each structure, the best objective that refining it has come to, and how often it was.
+        self._done: dict[str, tuple[float, int]] = {}
         self._risen: list[str] = []
         self._asked: list[str] = []
 
@@ -178,14 +189,15 @@ class Refiner:
         """Refine so many of the pool's best structures: end what is finished, give way to what is better."""
         for name, refinement in list(self._running.items()):
             if refinement.finished:
-                self._done[name] = refinement.best.evaluation.objective
+                self._done[name] = refinement.best.evaluation.objective, refinement.done + 1
                 del self._running[name]
         candidates: dict[str, Scored] = {name: refinement.best for name, refinement in self._running.items()}
         for each in sorted((*pool, *rising), key=rank_key, reverse=True):
             if not each.candidate.parameters or each.evaluation.status != "ok":
                 continue
             name = structure_id(each.candidate)
-            if name not in candidates and each.evaluation.objective > self._done.get(name, float("-inf")):
+            reached, done = self._done.get(name, (-math.inf, 0))
+            if name not in candidates and (done < _ROUNDS or each.evaluation.objective > reached):
                 candidates[name] = each
         ranked = sorted(candidates.items(), key=lambda item: rank_key(item[1]), reverse=True)
         # The best of each template takes turns with the best of all: before its numbers are tuned, the
@@ -208,8 +220,8 @@ class Refiner:
 
     def _begin(self, name: str, scored: Scored, draw_seed: Callable[[], int]) -> Refinement:
         template = self._problem.templates[scored.candidate.template]
-        spread = _SPREAD_AGAIN if name in self._done else _SPREAD
-        return Refinement(template, scored, draw_seed() % 2**32, spread)
+        _, done = self._done.get(name, (-math.inf, 0))
+        return Refinement(template, scored, draw_seed() % 2**32, min(done, _ROUNDS - 1))
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the samples asked for, in the same order."""
@@ -221,7 +233,7 @@ class Refiner:
         """Return the state as JSON."""
         return {
             "running": {name: each.state() for name, each in self._running.items()},
-            "done": dict(self._done),
+            "done": {name: list(each) for name, each in self._done.items()},
             "risen": list(self._risen),
         }
 
@@ -231,7 +243,7 @@ class Refiner:
         self._running = {
             name: Refinement.from_state(each, archive, templates) for name, each in state["running"].items()
         }
-        self._done = dict(state["done"])
+        self._done = {name: (reached, done) for name, (reached, done) in state["done"].items()}
         self._risen = list(state["risen"])
         self._asked = []
 

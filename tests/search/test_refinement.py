@@ -54,7 +54,9 @@ def test_the_numbers_of_a_bowl_are_found(template):
 
 
 def test_numbers_stay_in_bounds_and_have_few_digits():
-    refinement = Refinement(FORM, start(), seed=2, spread=0.5)
+    at_the_edge = tuple((each.name, each.low) for each in FORM.parameters)
+    first = scored(Offspring(Candidate(FORM.name, (), at_the_edge), "seed"))
+    refinement = Refinement(FORM, first, seed=2)
     for _ in range(refinement.waiting):
         offspring = refinement.ask()
         for each, (name, value) in zip(FORM.parameters, offspring.candidate.parameters, strict=True):
@@ -62,8 +64,8 @@ def test_numbers_stay_in_bounds_and_have_few_digits():
             assert each.low <= value <= each.high
             assert value == float(f"{value:.5g}")
         assert offspring.operator == "refine"
-        assert offspring.parents == (start().candidate.id,)
-        assert "limit 0.3 → " in offspring.change
+        assert offspring.parents == (first.candidate.id,)
+        assert f"limit {FORM.parameters[0].low:.5g} → " in offspring.change
 
 
 @pytest.mark.parametrize("told", range(0, 40, 3))
@@ -116,11 +118,29 @@ def test_the_refiner_refines_structures_with_numbers_and_then_lets_them_be():
         asked = under_test.ask(pool, 4, lambda: 6)
         assert len(asked) <= 4
         rounds += 1
-        assert rounds < 400
+        assert rounds < 2000
     assert max(each.evaluation.objective for each in pool) > 0.995
     # A better rule of the same structure is reason enough to begin again.
-    better = scored(Offspring(Candidate("toy", (), tuple(TARGET.items())), "parameters"))
+    best = max(pool, key=lambda each: each.evaluation.objective)
+    higher = replace(best.evaluation.train, objective=best.evaluation.objective + 0.1)
+    better = replace(best, evaluation=replace(best.evaluation, train=higher))
     assert under_test.ask([*pool, better], 4, lambda: 7)
+
+
+def test_a_structure_is_refined_again_by_larger_generations():
+    sizes = [Refinement(FORM, start(), seed=5, done=done).waiting for done in range(3)]
+    assert sizes == [sizes[0], 2 * sizes[0], 4 * sizes[0]]
+    under_test = refiner()
+    pool = [start()]
+    seeds = []
+
+    def draw() -> int:
+        seeds.append(len(seeds))
+        return seeds[-1]
+
+    while asked := under_test.ask(pool, 100, draw):
+        under_test.tell([replace(start(), offspring=each) for each in asked])
+    assert len(seeds) == 3
 
 
 def test_nothing_is_asked_where_nothing_is_wanted():
