@@ -30,8 +30,11 @@ _SAMPLES = 8
 _KEPT = 3
 #: Spread of the first samples, in parts of each parameter's range; where a structure was refined before.
 _SPREAD, _SPREAD_AGAIN = 0.05, 0.02
-#: Times that a structure is refined, each time by generations twice as large.
+#: Times that a structure is refined, each time by generations twice as large, as in IPOP-CMA-ES (Auger and
+#: Hansen 2005): shares of the optimum are rugged, and small generations lose their way there.
 _ROUNDS = 3
+#: What is known of a structure that was never refined.
+_NEVER = (-math.inf, 0)
 #: CMA-ES generations without a better rule after which a refinement ends.
 _PATIENCE = 10
 #: A gain below this is none.
@@ -49,18 +52,20 @@ class Refinement:
         template: The structure's template.
         start: The candidate whose numbers it starts from.
         seed: Seed of the samples, below 2³².
-        done: How often the structure was refined before. Shares of the optimum are rugged, and small
-            generations lose their way there: they double as in IPOP-CMA-ES (Auger and Hansen 2005).
+        spread: Standard deviation of the first samples, the range of each parameter being 1.
+        samples: Samples of a CMA-ES generation; 0 for as many as are usual for so many parameters.
     """
 
-    def __init__(self, template: Template, start: Scored, seed: int, done: int = 0) -> None:
+    def __init__(
+        self, template: Template, start: Scored, seed: int, spread: float = _SPREAD, samples: int = 0
+    ) -> None:
         # Imported where it is used: most commands search nothing.
         from cmaes import CMA
 
         self.start = start
         self.best = start
         self.seed = seed
-        self.done = done
+        self.spread = spread
         self.told: list[Scored] = []
         self.idle = 0
         self._parameters = template.parameters_of(start.candidate)
@@ -70,11 +75,12 @@ class Refinement:
         box = np.array([(0.0, 1.0)] * len(units))
         self._cma = CMA(
             mean=np.array(units),
-            sigma=_SPREAD_AGAIN if done else _SPREAD,
+            sigma=spread,
             bounds=box,
             seed=seed,
-            population_size=(4 + int(3 * np.log(len(units)))) * 2**done,
+            population_size=samples or None,
         )
+        self.samples: int = self._cma.population_size
         self._handed_out = 0
         self._values: list[float] = []
         self._improved = False
@@ -91,7 +97,12 @@ class Refinement:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to gain here."""
-        return self.idle >= _PATIENCE or bool(self._cma.should_stop())
+        return self.idle >= _PATIENCE or self.converged
+
+    @property
+    def converged(self) -> bool:
+        """Whether CMA-ES itself sees no more to gain; it may rise again after long rest."""
+        return bool(self._cma.should_stop())
 
     def ask(self) -> Offspring:
         """Return the next sample; only while some are `waiting`."""
@@ -125,7 +136,8 @@ class Refinement:
         return {
             "start": self.start.candidate.id,
             "seed": self.seed,
-            "done": self.done,
+            "spread": self.spread,
+            "samples": self.samples,
             "told": [each.candidate.id for each in self.told],
         }
 
@@ -135,7 +147,8 @@ class Refinement:
     ) -> Refinement:
         """Make a refinement from its state, by telling it again what it was told."""
         start = archive[state["start"]]
-        made = cls(templates[start.candidate.template], start, state["seed"], state["done"])
+        template = templates[start.candidate.template]
+        made = cls(template, start, state["seed"], state["spread"], state["samples"])
         for name in state["told"]:
             made._handed_out += 1
             made.tell(archive[name])
@@ -189,14 +202,15 @@ class Refiner:
         """Refine so many of the pool's best structures: end what is finished, give way to what is better."""
         for name, refinement in list(self._running.items()):
             if refinement.finished:
-                self._done[name] = refinement.best.evaluation.objective, refinement.done + 1
+                _, done = self._done.get(name, _NEVER)
+                self._done[name] = refinement.best.evaluation.objective, done + 1
                 del self._running[name]
         candidates: dict[str, Scored] = {name: refinement.best for name, refinement in self._running.items()}
         for each in sorted((*pool, *rising), key=rank_key, reverse=True):
             if not each.candidate.parameters or each.evaluation.status != "ok":
                 continue
             name = structure_id(each.candidate)
-            reached, done = self._done.get(name, (-math.inf, 0))
+            reached, done = self._done.get(name, _NEVER)
             if name not in candidates and (done < _ROUNDS or each.evaluation.objective > reached):
                 candidates[name] = each
         ranked = sorted(candidates.items(), key=lambda item: rank_key(item[1]), reverse=True)
@@ -220,8 +234,12 @@ class Refiner:
 
     def _begin(self, name: str, scored: Scored, draw_seed: Callable[[], int]) -> Refinement:
         template = self._problem.templates[scored.candidate.template]
-        _, done = self._done.get(name, (-math.inf, 0))
-        return Refinement(template, scored, draw_seed() % 2**32, min(done, _ROUNDS - 1))
+        _, done = self._done.get(name, _NEVER)
+        refinement = Refinement(template, scored, draw_seed() % 2**32)
+        if done == 0:
+            return refinement
+        larger = refinement.samples * 2 ** min(done, _ROUNDS - 1)
+        return Refinement(template, scored, refinement.seed, _SPREAD_AGAIN, larger)
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the samples asked for, in the same order."""

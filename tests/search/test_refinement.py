@@ -128,19 +128,13 @@ def test_the_refiner_refines_structures_with_numbers_and_then_lets_them_be():
 
 
 def test_a_structure_is_refined_again_by_larger_generations():
-    sizes = [Refinement(FORM, start(), seed=5, done=done).waiting for done in range(3)]
-    assert sizes == [sizes[0], 2 * sizes[0], 4 * sizes[0]]
     under_test = refiner()
-    pool = [start()]
-    seeds = []
-
-    def draw() -> int:
-        seeds.append(len(seeds))
-        return seeds[-1]
-
-    while asked := under_test.ask(pool, 100, draw):
+    sizes = [0]
+    while asked := under_test.ask([start()], 100, lambda: sizes.append(0) or 1):
+        sizes[-1] = len(asked)
         under_test.tell([replace(start(), offspring=each) for each in asked])
-    assert len(seeds) == 3
+    smallest = sizes[1]
+    assert sizes == [0, smallest, 2 * smallest, 4 * smallest]
 
 
 def test_nothing_is_asked_where_nothing_is_wanted():
