@@ -12,21 +12,27 @@ from evolve.search.hillclimb import HillClimb
 from evolve.search.islands import ISLANDS, Islands, StrategyFactory
 from evolve.search.map_elites import MapElites
 from evolve.search.nsga2 import Nsga2
+from evolve.search.numbers import NumberSearch, numbers_alone
 from evolve.search.random_search import RandomSearch
+
+
+def _genetic(problem: Problem, novelty: Novelty | None = None) -> Strategy:
+    """Return the genetic algorithm; where it had nothing to vary but the numbers of one rule, CMA-ES."""
+    return NumberSearch(problem) if numbers_alone(problem) else Genetic(problem, novelty)
 
 
 def _islands(
     problem: Problem,
     novelty: Novelty | None = None,
     *,
-    make: StrategyFactory = Genetic,
+    make: StrategyFactory = _genetic,
     count: int = ISLANDS,
 ) -> Strategy:
     return Islands(problem, make, count, novelty)
 
 
 STRATEGIES: Mapping[str, StrategyFactory] = {
-    "genetic": Genetic,
+    "genetic": _genetic,
     "random": RandomSearch,
     "hillclimb": HillClimb,
     "islands": _islands,
