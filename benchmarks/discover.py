@@ -23,8 +23,11 @@ from pathlib import Path
 import numpy as np
 from pages import write_between
 
+from evolve.candidates import Candidate
 from evolve.datasets import find_dataset
+from evolve.plugin_files import general_templates
 from evolve.plugins import load_catalogue
+from evolve.reports.readable import shown_rule
 from evolve.results import evaluate_rules
 from evolve.signals import LEVELS
 
@@ -68,7 +71,13 @@ def ship(level: str) -> None:
     seed, evaluations = SEARCHES[level]
     slots = "\n".join(f"{name} = {json.dumps(content)}" for name, content in candidate["slots"].items())
     parameters = "\n".join(f"{name} = {value!r}" for name, value in candidate["parameters"].items())
+    shown = shown_rule(Candidate.from_json(candidate), general_templates()[candidate["template"]])
+    rule = "\n".join(f"# {line}".rstrip() for line in shown.source.splitlines())
     text = f"""{{#
+# The rule, as `evolve heuristics show` prints it:
+#
+{rule}
+
 role = "discovered"
 source = "benchmarks/discover.py: suite, {level}, seed {seed}, {evaluations} evaluations of genetic; \
 configuration {sha256(config.encode()).hexdigest()[:16]}"

@@ -60,6 +60,7 @@ def show_heuristic(name: str, as_json: bool) -> None:
     """Show a plugin: of a heuristic its role, source, parameters and code."""
     from evolve.plugin_files import Heuristic
     from evolve.plugins import find_plugin, load_catalogue
+    from evolve.reports.readable import shown_rule
 
     each = find_plugin(load_catalogue(), name)
     if not isinstance(each, Heuristic):
@@ -79,7 +80,7 @@ def show_heuristic(name: str, as_json: bool) -> None:
     for parameter in each.template.parameters_of(each.candidate):
         bounds = f"[{parameter.low:g}, {parameter.high:g}], {parameter.scale}"
         click.echo(f"p.{parameter.name} = {parameter.default:g} in {bounds}")
-    click.echo("\n" + source.rstrip())
+    click.echo("\n" + shown_rule(each.candidate, each.template).source.rstrip())
 
 
 @heuristics.command("check")

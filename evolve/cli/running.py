@@ -183,9 +183,11 @@ def _search_and_report(setup: Any, store: Any, workers: int, figures: bool, as_j
         rules = {"champion": (champion.candidate, template)}
         results = evaluate_rules(rules, setup.dataset, setup.config.signals, setup.arena.budgets)
     if as_json:
+        told = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         print_json(
             {
                 "run": store.name,
+                "report": str(folder / "report.md"),
                 "champion": None
                 if champion is None
                 else {
@@ -196,6 +198,7 @@ def _search_and_report(setup: Any, store: Any, workers: int, figures: bool, as_j
                 "results": [each.to_json() for each in results],
                 "evaluations": outcome.generations[-1].total,
                 "generations": len(outcome.generations),
+                **told,
             }
         )
     else:

@@ -27,6 +27,7 @@ from evolve.reports.benchmark_tables import (
     timing_table,
 )
 from evolve.reports.markdown import code, counted, render
+from evolve.reports.readable import readable
 from evolve.reports.writer import REPORTS, write_folder, write_index
 from evolve.store import to_json_text
 
@@ -78,6 +79,7 @@ def bench_json(contents: BenchContents) -> dict[str, Any]:
         "models": {split: len(outcome.dataset.split(split)) for split in measures(outcome)[1:]},
         "evaluations": outcome.plan.evaluations,
         "seeds": outcome.plan.seeds,
+        "command": bench_command(outcome),
         "configurations": {name: dict(values) for name, values in _configurations(outcome)},
         "settings": [asdict(each) for each in contents.settings],
         "comparisons": [asdict(each) for each in contents.comparisons],
@@ -139,7 +141,7 @@ def bench_page(contents: BenchContents, figures: bool) -> str:
 
 def _rule(price: LevelPrice) -> dict[str, str]:
     values = [code(f"{name} = {value:.6g}") for name, value in price.best.parameters.items()]
-    return {"level": price.level, "source": price.best.source, "parameters": ", ".join(values)}
+    return {"level": price.level, "source": readable(price.best.source), "parameters": ", ".join(values)}
 
 
 def _timing_page(outcome: BenchOutcome) -> str:

@@ -17,6 +17,7 @@ from evolve.errors import PluginError
 from evolve.formats import known_formats
 from evolve.profiles import LAYER_TYPES
 from evolve.reports.markdown import render
+from evolve.reports.readable import shown_rule
 from evolve.reports.rule_source import RuleSource, given_by, rule_source
 from evolve.reports.words import in_words
 from evolve.signals import MEASURED_SIGNALS, MEASURED_TABLES, PER_LAYER_SIGNALS
@@ -69,24 +70,6 @@ _FIELDS = {
 }
 
 
-def _without_unread(source: str) -> str:
-    """Drop the lines of a template's rule that compute what its slots do not read."""
-    while True:
-        nodes = list(ast.walk(ast.parse(source)))
-        read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-        unread = [
-            node
-            for node in nodes
-            if isinstance(node, ast.Assign)
-            and all(isinstance(each, ast.Name) and each.id not in read for each in node.targets)
-        ]
-        if not unread:
-            return source
-        gone = {line for node in unread for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
-        lines = source.splitlines(keepends=True)
-        source = "".join(line for number, line in enumerate(lines, 1) if number not in gone)
-
-
 def standalone_source(
     candidate: Candidate,
     template: Template,
@@ -113,10 +96,8 @@ def standalone_source(
     Raises:
         PluginError: The rule needs more of this package than a model view.
     """
-    source = template.source(candidate)
-    parameters = dict(candidate.parameters)
-    if template.kind == "code":
-        source = _without_unread(source)
+    shown = shown_rule(candidate, template)
+    source, parameters = shown.source, dict(shown.parameters)
     imports = [*_STANDARD_IMPORTS, *([_PARAMETERS_IMPORT] if parameters else [])]
     taken = {line.split()[-1]: line for line in (*imports, _NUMPY)}
     rule = rule_source(source, template.file, dict.fromkeys(_own_names(), "") | taken)
@@ -149,7 +130,8 @@ def _own_names() -> tuple[str, ...]:
     names = ("standard_imports", "other_imports", "known_formats", "plain_signals")
     lists = dict.fromkeys((*names, "measured_signals", "measured_tables"), ())
     text = render(
-        "champion.py.j2", {**everything, **lists, "parameters": {"x": 0}, "members": _with_needs(_NEEDS), "tied": True},
+        "champion.py.j2",
+        {**everything, **lists, "parameters": {"x": 0}, "members": _with_needs(_NEEDS), "tied": True},
     )
     return tuple(name for each in ast.parse(text).body for name in sorted(given_by(each)))
 

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evolve.candidates import Candidate, Scored, SplitScore
+from evolve.candidates import Candidate, Scored
 from evolve.engine import Outcome
 from evolve.reports.allocations import ModelMap, model_maps
 from evolve.reports.front import Front, collect_front
+from evolve.reports.generations import GenerationRow, generation_rows
 from evolve.reports.lineage import Step, ancestry
+from evolve.reports.networks import MeasuredNetworks, collect_networks
 from evolve.reports.operators import OperatorRow, operator_rows
 from evolve.reports.reproduction import Reproduction, reproduction
 from evolve.reports.tables import COMPARED_ROLES, SplitTable, shown_splits, split_tables, without_path
@@ -18,31 +20,6 @@ from evolve.setup import Setup
 from evolve.store import RunStore
 from evolve.templates import Template
 from evolve.verdicts import Verdicts, judge
-
-
-@dataclass(frozen=True)
-class GenerationRow:
-    """One generation.
-
-    Attributes:
-        generation: Its number.
-        best, median: Fitness on train: the best so far, the median of this generation.
-        evaluations, failures, duplicates: Counts of this generation.
-        champion: Id of the champion if this generation brought a new one, else empty.
-        operator, change: How the new champion was made.
-        gains: Fitness above the champion before, per split; None for the first.
-    """
-
-    generation: int
-    best: float | None
-    median: float | None
-    evaluations: int
-    failures: int
-    duplicates: int
-    champion: str
-    operator: str
-    change: str
-    gains: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -116,6 +93,7 @@ class Contents:
         operators: What each operator earned.
         front: The rules that no other beats in everything at once.
         verdicts: What is judged of the champion; None without one.
+        networks: What was measured of real networks; None without any.
         reproduction: How to make the run again.
     """
 
@@ -142,6 +120,7 @@ class Contents:
     operators: tuple[OperatorRow, ...]
     front: Front
     verdicts: Verdicts | None
+    networks: MeasuredNetworks | None
     reproduction: Reproduction
 
     @property
@@ -179,7 +158,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         search_splits=search_splits,
         champion=champion,
         tables=split_tables(setup, None if champion is None else (champion.candidate, champion.template)),
-        generations=_generation_rows(outcome, search_splits),
+        generations=generation_rows(outcome, search_splits),
         dots=tuple(
             Dot(each.generation, each.evaluation.train.fitness, each.evaluation.train.optimum_ratio)
             for each in outcome.scored
@@ -194,6 +173,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         operators=operator_rows(setup, outcome),
         front=collect_front(setup, outcome),
         verdicts=judge(store, setup, outcome),
+        networks=collect_networks(setup, None if champion is None else champion.candidate, splits),
         reproduction=reproduction(store, setup),
     )
 
@@ -209,38 +189,6 @@ def _champion(setup: Setup, scored: Scored | None) -> Champion | None:
         if each.role in COMPARED_ROLES and each.candidate.id == scored.candidate.id
     )
     return Champion(scored, template, template.source(scored.candidate), seed, "" if seed else next(same, ""))
-
-
-def _generation_rows(outcome: Outcome, splits: Sequence[str]) -> tuple[GenerationRow, ...]:
-    known = {each.candidate.id: each for each in outcome.scored}
-    rows, before = [], None
-    for summary in outcome.generations:
-        champion = known.get(summary.champion or "")
-        fresh = champion if champion is not before else None
-        rows.append(
-            GenerationRow(
-                generation=summary.generation,
-                best=summary.best,
-                median=summary.median,
-                evaluations=summary.evaluations,
-                failures=summary.failures,
-                duplicates=summary.duplicates,
-                champion="" if fresh is None else fresh.candidate.id,
-                operator="" if fresh is None else fresh.offspring.operator,
-                change="" if fresh is None else fresh.offspring.change,
-                gains=tuple(_gain(before, fresh, split) for split in splits),
-            )
-        )
-        before = champion
-    return tuple(rows)
-
-
-def _gain(before: Scored | None, after: Scored | None, split: str) -> float | None:
-    if before is None or after is None:
-        return None
-    old: SplitScore | None = getattr(before.evaluation, split)
-    new: SplitScore | None = getattr(after.evaluation, split)
-    return None if old is None or new is None else new.fitness - old.fitness
 
 
 def _failure_rows(scored: Sequence[Scored], templates: Mapping[str, Template]) -> tuple[FailureRow, ...]:

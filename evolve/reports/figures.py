@@ -13,21 +13,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from evolve.datasets import Dataset
-from evolve.profiles import FloatArray, IntArray
+from evolve.profiles import FloatArray
 from evolve.reports.allocations import mean_frontier
 from evolve.reports.contents import Contents
 from evolve.reports.drawing import BLUE, GREEN, GREY, INK, ORANGE, STYLE, new_figure, shortened, svg
 from evolve.reports.precision_map import precision_maps
 from evolve.reports.report import COMPRESSION_FIGURE, FITNESS_FIGURE, MAP_FIGURE
+from evolve.reports.search_figure import search_figure
 from evolve.reports.tables import CHAMPION, RuleScore, SplitTable
 from evolve.scoring import THRESHOLD
 
 _PUBLISHED_MARKERS = "sD^vPXph"
-#: More dots than this are drawn as pixels: as shapes they would make a file of many megabytes.
-_MOST_SHAPES = 4000
 _RETENTIONS = (0.0, 0.5, 0.95, 0.99, 0.999, 1.0)
 #: Retentions above 1 − 10^−_NINES are drawn at the right edge.
 _NINES = 4.0
@@ -44,59 +43,12 @@ def draw(contents: Contents, dataset: Dataset) -> dict[str, bytes]:
         SVG by file name; without a champion there are only the dots of the search.
     """
     with matplotlib.rc_context(STYLE):
-        pictures = {FITNESS_FIGURE: svg(_fitness(contents))}
+        pictures = {FITNESS_FIGURE: svg(search_figure(contents))}
         if contents.champion is not None:
             pictures[MAP_FIGURE] = svg(precision_maps(contents.maps))
             frontiers = [mean_frontier(dataset, table.split) for table in contents.tables]
             pictures[COMPRESSION_FIGURE] = svg(_compression(contents.tables, frontiers))
     return pictures
-
-
-def _fitness(contents: Contents) -> Figure:
-    """Draw the search; with several models on train, shares of the optimum, which selection compares."""
-    figure = new_figure(3.6)
-    axes = figure.add_axes((0.075, 0.15, 0.905, 0.74))
-    train = contents.tables[0] if contents.tables else None
-    shares = train is not None and len(train.models) > 1
-    generations = np.array([each.generation for each in contents.dots], dtype=np.int64)
-    heights = np.array([each.optimum_ratio if shares else each.fitness for each in contents.dots])
-    axes.scatter(
-        generations + _spread(generations),
-        heights,
-        s=max(4.0, min(14.0, 4000 / max(1, len(heights)))),
-        color=GREY,
-        alpha=0.7,
-        linewidths=0,
-        label="candidate",
-        rasterized=len(heights) > _MOST_SHAPES,
-    )
-    size = 4.5 if len(contents.generations) <= 60 else 0
-    there = np.unique(generations)
-    medians = [float(np.median(heights[generations == each])) for each in there]
-    best = [float(heights[generations <= each].max()) for each in there]
-    axes.plot(there, medians, color=BLUE, marker="s", markersize=size, label="median of the generation")
-    axes.plot(there, best, color=ORANGE, marker="o", markersize=size, label="best so far")
-    if train is not None and train.rows:
-        optimum = 1.0 if shares else train.rows[0].optimum
-        label = "proven optimum" if shares else f"proven optimum {optimum:.4f}"
-        axes.axhline(optimum, color=GREEN, linestyle="--", linewidth=1.4, label=label)
-        axes.set_ylim(-0.03 * optimum, 1.06 * optimum)
-    axes.set_xlim(-0.5, max(0, len(contents.generations) - 1) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("generation")
-    axes.set_ylabel("share of the optimum on train, mean" if shares else "fitness on train")
-    axes.grid(axis="y")
-    figure.legend(loc="upper left", bbox_to_anchor=(0.065, 1.0), ncols=4)
-    return figure
-
-
-def _spread(generations: IntArray) -> FloatArray:
-    """Spread the dots of a generation over its width, in the order they were made."""
-    offsets = np.zeros(len(generations))
-    for generation in np.unique(generations):
-        members = np.flatnonzero(generations == generation)
-        offsets[members] = ((np.arange(len(members)) + 0.5) / len(members) - 0.5) * 0.7
-    return offsets
 
 
 def _nines(retention: FloatArray) -> FloatArray:

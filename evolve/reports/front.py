@@ -1,6 +1,6 @@
 """The Pareto front of a run: every rule that no other beats in share, length and knowledge at once.
 
-``front/front.md`` and ``front/front.csv`` list them, and each stands in ``front/`` as a Python file of its own.
+``front/front.md`` and ``front/front.csv`` list them; each stands in ``front/`` as a Python file of its own.
 """
 
 from __future__ import annotations

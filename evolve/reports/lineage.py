@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from evolve.candidates import Candidate, Evaluation, Scored, SplitScore
 from evolve.reports.markdown import percent, render
+from evolve.reports.readable import readable, values_above
 from evolve.templates import Template
 
 #: A graph of more nodes is no picture any more; code hosts also refuse graphs of over 500 edges.
-MOST_NODES = 120
+MOST_NODES = 60
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Step:
 
 
 def source_with_values(candidate: Candidate, template: Template) -> str:
-    """Return a candidate's source, headed by its parameters' values as comments."""
-    values = "".join(f"# p.{name} = {value!r}\n" for name, value in candidate.parameters)
-    return values + template.source(candidate)
+    """Return a candidate's source in short lines, headed by its parameters' values as comments."""
+    source = template.source(candidate)
+    return values_above(candidate.parameters) + (readable(source) if template.kind == "code" else source)
 
 
 def ancestry(

@@ -38,6 +38,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return MISSING if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
+def figure(value: float | None) -> str:
+    """Return a number of any size in three digits."""
+    return MISSING if value is None else f"{value:.3g}".replace("-", "−")
+
+
 def percent(share: float | None, digits: int = 2) -> str:
     """Return a share in percent, rounded down: only what is the optimum reads 100.00 %."""
     if share is None:
@@ -74,7 +79,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701 - the output is markdown; `prose` and `code` escape it
     )
-    filters = (code, prose, fenced, number, percent, signed, joined)
+    filters = (code, prose, fenced, number, figure, percent, signed, joined)
     environment.filters |= {each.__name__: each for each in filters}
     environment.filters["counted"] = counted
     return environment

@@ -11,9 +11,12 @@ from evolve.objectives import LOSS_FLOOR
 from evolve.reports.champion import standalone_source
 from evolve.reports.contents import Champion, Contents
 from evolve.reports.front import front_json, front_texts
-from evolve.reports.lineage import render_lineage, source_with_values
+from evolve.reports.generations import GENERATIONS, LONG_SEARCH, folded, generations_csv
+from evolve.reports.lineage import render_lineage
 from evolve.reports.markdown import code, counted, joined, number, percent, render
+from evolve.reports.networks import PAGE, networks_json, networks_texts
 from evolve.reports.operators import operators_json
+from evolve.reports.readable import shown_rule, values_above
 from evolve.reports.tables import SplitTable
 from evolve.reports.words import in_words
 from evolve.scoring import THRESHOLD
@@ -38,7 +41,9 @@ def report_texts(contents: Contents, figures: bool) -> dict[str, str]:
         "lineage.md": render_lineage(contents.lineage),
         "champion.json": to_json_text(champion_record(contents)),
         "report.json": to_json_text(report_json(contents)),
+        GENERATIONS: generations_csv(contents.generations, contents.search_splits),
         **front_texts(contents.front),
+        **networks_texts(contents.networks, figures),
     }
     return texts | ({"champion.py": alone} if alone else {})
 
@@ -49,6 +54,7 @@ def report_json(contents: Contents) -> dict[str, Any]:
         "found": found(contents),
         "front": front_json(contents.front),
         "operators": operators_json(contents.operators),
+        **networks_json(contents.networks),
     }
 
 
@@ -183,12 +189,13 @@ def render_report(contents: Contents, figures: bool, problem: str = "") -> str:
             "found": found(contents),
             "champion": champion,
             "problem": problem,
-            "rule": "" if champion is None else source_with_values(champion.candidate, champion.template),
-            "words": "" if champion is None else _words(champion),
+            **_rule(champion),
+            **_generations_table(contents),
             "several": several,
             "threshold": THRESHOLD,
             "loss_floor": LOSS_FLOOR,
             "finalists": FINALISTS,
+            "networks_page": PAGE if contents.networks else "",
             "figures": {"map": MAP_FIGURE, "fitness": FITNESS_FIGURE, "compression": COMPRESSION_FIGURE}
             if figures
             else {},
@@ -196,5 +203,19 @@ def render_report(contents: Contents, figures: bool, problem: str = "") -> str:
     )
 
 
-def _words(champion: Champion) -> str:
-    return in_words(champion.source, dict(champion.candidate.parameters))
+def _generations_table(contents: Contents) -> dict[str, Any]:
+    rows, apart = folded(contents.generations)
+    long = len(contents.generations) > LONG_SEARCH
+    return {"generations": rows, "apart": apart, "generations_file": GENERATIONS, "long": long}
+
+
+def _rule(champion: Champion | None) -> dict[str, Any]:
+    """Return the rule as the report shows it, in words too, and whether its code was made more readable."""
+    if champion is None:
+        return {"rule": "", "words": "", "rewritten": False}
+    shown = shown_rule(champion.candidate, champion.template)
+    return {
+        "rule": values_above(shown.parameters) + shown.source,
+        "words": in_words(shown.source, dict(shown.parameters)),
+        "rewritten": shown.source != champion.source,
+    }

@@ -10,6 +10,7 @@ from evolve.engine import Outcome
 from evolve.errors import RunError
 from evolve.reports.contents import collect
 from evolve.reports.index import INDEX, render_index
+from evolve.reports.networks import draw_networks
 from evolve.reports.report import report_texts
 from evolve.setup import Setup
 from evolve.store import RunStore
@@ -41,7 +42,7 @@ def write_report(
         # Only here, for matplotlib takes longer to load than a small search to run.
         from evolve.reports.figures import draw
 
-        files |= draw(contents, setup.dataset)
+        files |= draw(contents, setup.dataset) | draw_networks(contents.networks)
     folder = reports / store.name
     try:
         write_folder(folder, files)

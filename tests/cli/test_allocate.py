@@ -132,6 +132,31 @@ def test_a_champion_of_a_run(one):
     assert found == one("allocate", "reference:test", "--rule", "runs/one", "--json").json
 
 
+def test_a_champion_that_stands_alone(evolve, tmp_path):
+    alone = Path(__file__).parents[2] / "reports" / "discovered-curves" / "champion.py"
+    (tmp_path / "alone.py").write_bytes(alone.read_bytes())
+    words = ("allocate", "measured:gpt-text-2x32-s0", "--budget", "avg_bits=4", "--json", "--rule")
+    found = evolve(*words, tmp_path / "alone.py").json
+    assert 3.5 < found["predicted"]["avg_bits"] <= 4
+    assert found["rule"]["name"] == "alone"
+    assert evolve(*words, alone).json["layers"] == found["layers"]
+
+
+@pytest.mark.parametrize(
+    ("model", "bits", "end"),
+    [
+        ("resnet-digits-16x16x32-s0", 2.5, "beyond 0.01 in a convolutional network they"),
+        ("gpt-text-2x64-s0", 3, "beyond 0.1 they"),
+        ("resnet-digits-16x16x32-s0", 8, None),
+        ("gpt-text-2x64-s0", 5, None),
+    ],
+)
+def test_sums_that_need_not_add_up_are_said_to(evolve, model, bits, end):
+    found = evolve("allocate", f"measured:{model}", "--budget", f"avg_bits={bits}", "--json").json
+    assert len(found["notes"]) == (end is not None)
+    assert all(end in each and "evolve check-network" in each for each in found["notes"])
+
+
 def test_a_rule_worse_than_one_format_is_replaced_aloud(evolve):
     rule = "from evolve.heuristics import heuristic\n\n\n@heuristic()\ndef allocate(model, p):\n"
     Path("wasteful.py").write_text(

@@ -18,7 +18,7 @@ from command_line import BROKEN, QUICK, REFERENCE, assert_refused, tree
 from evolve import plugins
 from evolve.cli import main
 from evolve.datasets import Dataset, write_dataset
-from evolve.profiles import save_profile
+from evolve.profile_files import save_profile
 
 
 def nothing() -> None:

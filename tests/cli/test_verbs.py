@@ -14,15 +14,21 @@ from command_line import BROKEN, QUICK, REFERENCE, RESULT, tree
 from evolve import cli as cli_module
 from evolve import plugins
 from evolve.datasets import Dataset, write_dataset
-from evolve.profiles import save_profile
+from evolve.profile_files import save_profile
 from evolve.scoring import score
 
 
 def test_run_prints_one_json_object(evolve):
     answer = evolve("run", *QUICK, "--name", "mine", "--json")
     found = answer.json
-    assert set(found) == {"run", "champion", "results", "evaluations", "generations"}
-    assert found["run"] == "mine"
+    told = json.loads(Path("reports/mine/report.json").read_text())
+    assert {"found", "front", "operators"} <= set(told)
+    assert {key: found[key] for key in told} == told
+    assert set(found) - set(told) == {"run", "report", "champion", "results", "evaluations", "generations"}
+    assert (found["run"], found["report"]) == ("mine", "reports/mine/report.md")
+    assert all(Path("reports/mine", each["file"]).is_file() for each in found["front"])
+    made = sum(each["evaluations"] for each in found["operators"])
+    assert made == found["evaluations"]
     assert found["generations"] == 2
     assert set(found["champion"]) == {"id", "name", "source_file"}
     assert [each["split"] for each in found["results"]] == ["train", "valid", "test"]

@@ -21,7 +21,8 @@ from evolve.formats import PrecisionFormat, known_formats
 from evolve.grammar import seeded, vocabulary
 from evolve.heuristics import Parameter, linear
 from evolve.plugins import load_catalogue
-from evolve.profiles import LAYER_TYPES, ModelProfile, load_profile, profile_to_json
+from evolve.profile_files import load_profile, profile_to_json
+from evolve.profiles import LAYER_TYPES, ModelProfile
 from evolve.reports.champion import standalone_source
 from evolve.signals import PER_LAYER_SIGNALS
 from evolve.templates import Template, compile_rule
@@ -290,7 +291,8 @@ def test_text_is_formatted_and_the_same_each_time(tmp_path):
     for number, (candidate, template) in enumerate(candidates):
         text = standalone(candidate, template, mean=0.5)
         assert text == standalone(candidate, template, mean=0.5)
-        if max(map(len, text.splitlines())) <= 88:  # The rule's own lines stay as they are.
+        # The rule's own lines stay as they are, and tables of numbers by type are filled.
+        if max(map(len, text.splitlines())) <= 88 and "by_type(\n" not in text:
             (tmp_path / f"champion_{number}.py").write_text(text, encoding="utf-8")
     assert len(list(tmp_path.iterdir())) > 10
     for arguments in (["format", "--check"], ["format", "--check", "--line-length=110"], ["check"]):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -13,8 +14,10 @@ from evolve.reports.allocations import MOST_DRAWN, mean_frontier
 from evolve.reports.contents import Dot
 from evolve.reports.drawing import STYLE, svg
 from evolve.reports.figures import draw
+from evolve.reports.markdown import percent
 from evolve.reports.precision_map import precision_maps
 from evolve.reports.report import COMPRESSION_FIGURE, FITNESS_FIGURE, MAP_FIGURE
+from evolve.reports.search_figure import search_figure
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -111,6 +114,37 @@ def test_very_many_dots_become_pixels(run):
     content = draw(replace(run.contents, dots=dots), run.setup.dataset)[FITNESS_FIGURE]
     assert b"data:image/png" in content
     assert len(content) < 300_000
+
+
+def test_a_long_search_is_summed_up(run):
+    rows = tuple(replace(run.contents.generations[0], generation=each) for each in range(300))
+    dots = tuple(Dot(each // 50, each % 7, each % 50 / 60 + each / 1e5) for each in range(15_000))
+    content = draw(replace(run.contents, dots=dots, generations=rows), run.setup.dataset)[FITNESS_FIGURE]
+    assert b"data:image/png" not in content
+    assert len(content) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("best", "highest", "labels"),
+    [
+        (0.9962, 3.0, ["0 %", "90 %", "99 %", "99.9 %"]),
+        (0.6, 1.0, ["0 %", "50 %", "80 %", "90 %"]),
+        (1.0, 2.5, ["optimum", "0 %", "90 %", "99 %"]),
+    ],
+)
+def test_the_scale_of_shares_leaves_room_for_the_best(best, highest, labels):
+    shares = np.array([0.0, 0.3, min(best, 0.98)] if best == 1 else [0.0, 0.3, best])
+    dots = [Dot(place, 1.0, float(each)) for place, each in enumerate([*shares, best])]
+    contents = SimpleNamespace(dots=dots, generations=range(30), tables=())
+    with matplotlib.rc_context(STYLE):
+        (axes,) = search_figure(contents).axes
+    ticks = dict(zip([each.get_text() for each in axes.get_yticklabels()], axes.get_yticks(), strict=True))
+    assert {*labels} <= {*ticks}
+    assert max(ticks.values()) <= highest
+    assert axes.get_ylim()[1] == pytest.approx(1.06 * highest)
+    assert "optimum" not in ticks or ticks["optimum"] == highest
+    texts = [each.get_text() for each in axes.texts]
+    assert texts == [percent(best, 3)]
 
 
 def test_frontier_of_one_model_is_exact_and_of_several_their_mean(run, suite):

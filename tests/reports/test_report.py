@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -18,6 +19,7 @@ from evolve.reports import report as report_module
 from evolve.reports import writer
 from evolve.reports.contents import collect
 from evolve.reports.markdown import code, fenced, number, percent, prose, signed
+from evolve.reports.readable import shown_rule
 from evolve.reports.report import report_texts
 from evolve.reports.reproduction import run_command
 from evolve.reports.tables import COMPARED_ROLES
@@ -138,7 +140,7 @@ def test_another_name_gives_the_same_bytes(run, tmp_path):
     assert files == sorted(
         path.relative_to(again.folder) for path in again.folder.rglob("*") if path.is_file()
     )
-    alone = ["champion.json", "champion.py", "lineage.md", "report.json", "report.md"]
+    alone = ["champion.json", "champion.py", "generations.csv", "lineage.md", "report.json", "report.md"]
     assert [str(file) for file in files if len(file.parts) == 1] == alone
     for file in files:
         assert (run.folder / file).read_bytes() == (again.folder / file).read_bytes(), file
@@ -167,9 +169,11 @@ def test_champion_file_allocates_as_the_rule_does(run):
 def test_rule_is_shown_as_code_with_its_values(run):
     champion = run.contents.champion
     text = run.text()
-    for name, value in champion.candidate.parameters:
+    shown = shown_rule(champion.candidate, champion.template)
+    for name, value in shown.parameters:
         assert f"# p.{name} = {value!r}" in text
-    assert champion.source.rstrip() in text
+    assert shown.source.rstrip() in text
+    assert (shown.source != champion.source) == ("as a reader would want it" in text)
 
 
 def test_generations_tell_of_every_new_champion(run):
@@ -181,6 +185,27 @@ def test_generations_tell_of_every_new_champion(run):
         fresh = place == 0 or champions[place] != champions[place - 1]
         assert row[4] == (f"`{champions[place]}`" if fresh else "–")
     assert sum(int(row[3]) for row in rows) == len(run.outcome.scored)
+
+
+def test_a_long_run_shows_the_generations_that_brought_something(run):
+    found = run.outcome.generations
+    best = [1.0, 2.0, *[2.0] * 40, 2.5, *[2.5] * 20]
+    many = [
+        replace(found[0], generation=place, best=value, champion=None) for place, value in enumerate(best)
+    ]
+    many[17] = replace(many[17], champion=run.outcome.champion.candidate.id)
+    many[18:] = [replace(each, champion=many[17].champion) for each in many[18:]]
+    texts = report_texts(collect(run.store, run.setup, replace(run.outcome, generations=tuple(many))), True)
+    rows = tables(texts["report.md"])[3][1:]
+    assert [int(row[0]) for row in rows] == [0, 1, 10, 17, 20, 30, 40, 42, 50, 60, 62]
+    assert "and every 10th" in texts["report.md"]
+    assert "stretched towards the optimum" in texts["report.md"]
+    everything = list(csv.DictReader(texts["generations.csv"].splitlines()))
+    assert [float(row["best"]) for row in everything] == best
+    assert everything[17]["champion"] == many[17].champion
+    assert "Shown are the generations" not in run.text()
+    listed = list(csv.DictReader(run.text("generations.csv").splitlines()))
+    assert sum(int(row["evaluations"]) for row in listed) == len(run.outcome.scored)
 
 
 def test_one_file_says_that_nothing_unseen_was_tested(single):
@@ -288,6 +313,7 @@ def test_an_older_report_is_replaced_whole(copy):
         "champion.json",
         "champion.py",
         "report.json",
+        "generations.csv",
         "front",
     }
     assert {path.name for path in copy.reports.iterdir()} == {copy.store.name, "README.md"}

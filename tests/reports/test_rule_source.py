@@ -10,7 +10,7 @@ from evolve.datasets import find_dataset
 from evolve.errors import PluginError
 from evolve.evaluation import allocate
 from evolve.heuristics import linear
-from evolve.profiles import profile_to_json
+from evolve.profile_files import profile_to_json
 from evolve.reports.champion import standalone_source
 from evolve.reports.rule_source import rule_source
 from evolve.templates import Template, compile_rule
