@@ -8,7 +8,7 @@ just one tensor. Vectors stay in F32, whatever a line says, and need none.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.errors import InputError
@@ -110,7 +110,19 @@ def _name_map(allocation: Allocation, architecture: str) -> Callable[[str], str 
         raise InputError("unknown architecture", field="--architecture", found=architecture, cure=cure)
     blocks = [int(number) for name in allocation.names for number in _BLOCK.findall(name)]
     table = gguf.get_tensor_name_map(known[architecture], max(blocks, default=0) + 1)
-    return lambda name: table.get_name(name, (".weight",))
+    wrapper = _wrapper(allocation.names)
+
+    def mapped(name: str) -> str | None:
+        found: str | None = table.get_name(name, (".weight",))
+        return found or table.get_name(name.removeprefix(wrapper), (".weight",))
+
+    return mapped
+
+
+def _wrapper(names: Sequence[str]) -> str:
+    """Return what all names begin with, dot included, where the network is one module of another."""
+    first = {name.partition(".")[0] for name in names if "." in name}
+    return f"{first.pop()}." if len(first) == 1 and all("." in name for name in names) else ""
 
 
 TARGET = Target(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from export_cases import FORMATS as OURS
@@ -11,6 +12,7 @@ from evolve.allocations import Allocation
 from evolve.errors import InputError
 from evolve.exporters import TARGETS, Options
 from evolve.exporters.llama_cpp import storages
+from evolve.quantizers import find_quantizer
 
 TARGET = TARGETS["llama.cpp"]
 LLAMA = Options(architecture="llama")
@@ -65,6 +67,60 @@ def test_formats_without_a_type_are_rounded() -> None:
     assert not {"INT8_G32", "INT4_G32", "MXFP4", "NVFP4", "FP16", "BF16", "FP32"} & set(written)
 
 
+# gguf writes the types that need no search; those of 256 weights a block do not fit these rows.
+@pytest.mark.parametrize(
+    ("formats", "types", "tolerance"),
+    [
+        (("INT8_G32", "INT8_G32", "INT8_G32"), ("Q8_0", "Q8_0", "Q8_0"), 5e-3),
+        (("INT4_ASYM_G32", "INT5_ASYM_G32", "INT8_G32"), ("Q4_1", "Q5_1", "Q8_0"), 0.15),
+        (("MXFP4", "INT5_G32", "BF16"), ("MXFP4", "Q5_0", "BF16"), 0.05),
+        (("INT4_G32", "INT8_G32", "FP16"), ("Q4_0", "Q8_0", "F16"), 0.25),
+    ],
+)
+def test_a_network_loses_what_we_say(
+    formats: tuple[str, ...], types: tuple[str, ...], tolerance: float, tmp_path: Path
+) -> None:
+    gguf = pytest.importorskip("gguf")
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    import numpy as np
+    import torch
+    from digits_networks import LAYERS, loss, mlp_allocation, trained_mlp
+
+    kinds = ("ffn_up", "ffn_down", "ffn_norm", "attn_output")
+    names = {path: f"blk.0.{kind}.weight" for path, kind in zip(LAYERS, kinds, strict=True)}
+    export = TARGET.export(mlp_allocation(*formats), Options(names=names))
+    model = trained_mlp()
+    # As llama-quantize does: the first line that matches a tensor's name says its type.
+    lines = [line.rsplit("=", 1) for line in document(export).splitlines()]
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    for path, name in names.items():
+        kind = next((each.upper() for pattern, each in lines if re.search(pattern, name)), "F32")
+        weight = model.get_submodule(path).weight.numpy()
+        chosen = gguf.GGMLQuantizationType[kind]
+        writer.add_tensor(name, gguf.quants.quantize(weight, chosen), raw_dtype=chosen)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    stored = {each.name: each for each in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    assert [stored[names[path]].tensor_type.name for path in ("0", "2", "5")] == list(types)
+    # The sizes that the export counts are those of the file.
+    for each in export.layers:
+        if each.layer != "4":
+            tensor = stored[names[each.layer]]
+            assert 8 * tensor.n_bytes / tensor.n_elements == each.bits
+    for path, name in names.items():
+        back = gguf.quants.dequantize(stored[name].data, stored[name].tensor_type)
+        module = model.get_submodule(path)
+        module.weight.data = torch.from_numpy(np.array(back, np.float32)).reshape(module.weight.shape)
+    ours = trained_mlp()
+    for path, name in zip(("0", "2", "5"), formats, strict=True):
+        weight = ours.get_submodule(path).weight
+        weight.data = torch.from_numpy(find_quantizer(name).dequantized(weight.numpy()))
+    assert loss(model) == pytest.approx(loss(ours), abs=tolerance * loss(trained_mlp()))
+
+
 def test_experts_are_one_tensor() -> None:
     pytest.importorskip("gguf")
     layers = tuple(
@@ -73,6 +129,16 @@ def test_experts_are_one_tensor() -> None:
     )
     export = TARGET.export(Allocation("m", layers), LLAMA)
     assert document(export) == "^blk\\.0\\.ffn_gate_exps\\.weight$=q6_k\n"
+
+
+def test_a_model_inside_another_module() -> None:
+    pytest.importorskip("gguf")
+    layers = (
+        layer("encoder.embeddings.word_embeddings", "Embedding", (64, 256), "INT8_G32"),
+        layer("encoder.encoder.layer.0.attention.self.query", "Attention", (64, 256), "INT4_G32"),
+    )
+    export = TARGET.export(Allocation("m", layers), Options(architecture="bert"))
+    assert document(export) == "^token_embd\\.weight$=q8_0\n^blk\\.0\\.attn_q\\.weight$=q4_0\n"
 
 
 def test_names_given() -> None:

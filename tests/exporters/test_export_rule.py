@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from export_cases import READERS, allocations, document, layer, llama, names_for
 from hypothesis import HealthCheck, given, settings
 
-from evolve.allocations import Allocation
+from evolve.allocations import Allocation, allocation_of
 from evolve.errors import InputError
 from evolve.exporters import TARGETS, Export, Options, find_target
 from evolve.exporters.groups import format_groups, fused_into
 from evolve.exporters.rounding import nearest
 from evolve.exporters.storage import PLAIN, Storage, asked_storage, row_lengths
+from evolve.formats import PrecisionFormat
+from evolve.profiles import ModelProfile
+from evolve.quantizers import QUANTIZERS
 
 EVERY = pytest.mark.parametrize("target", TARGETS)
 
@@ -186,6 +191,34 @@ def test_bits_tell_the_length_of_rows(format_: str, shape: tuple[int, int], leng
         pair = [TARGETS[target].export(Allocation("m", (each,)), Options()) for each in (known, unknown)]
         assert pair[0].layers == pair[1].layers
         assert document(pair[0]) == document(pair[1])
+
+
+def test_a_profile_that_knows_shapes_leaves_nothing_to_guess() -> None:
+    shape = (48, 64)
+    name = "INT4_ASYM_G32"
+    bits = QUANTIZERS[name].bits(shape)
+    zero = np.zeros(1)
+    known = ModelProfile(
+        name="m",
+        formats=(PrecisionFormat(name, bits, "integer"),),
+        layer_type=("Linear",),
+        layer_index=np.array([0]),
+        num_params=np.array([math.prod(shape)]),
+        weight_mean=zero,
+        weight_std=zero,
+        weight_range=zero,
+        activation_range=zero,
+        gradient_sensitivity=zero,
+        sensitivity=np.zeros((1, 1)),
+        layer_shapes=(shape,),
+    )
+    written = []
+    for profile in (known, replace(known, layer_shapes=())):
+        allocation = allocation_of(profile, np.array([0]))
+        export = TARGETS["compressed-tensors"].export(allocation, Options(formats=("INT4_ASYM_G64", "INT8")))
+        written.append(export.layers[0].format)
+    # These bits could be those of rows of 32, which groups of 64 do not divide.
+    assert written == ["INT4_ASYM_G64", "INT8"]
 
 
 def test_ties_and_names_join() -> None:
