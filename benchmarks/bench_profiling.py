@@ -5,7 +5,8 @@
 Both ways measure the same cells (every weight layer in four formats) on the same data and compare the
 outputs in the same way; only what is run differs. Each way is a process of its own, so that its peak
 memory is its own; memory is counted above a process that has imported the libraries and nothing else.
-Times are of the processor, of which other programs take no share.
+Times are of the processor, of which other programs take no share. The passes for the Fisher information
+and for the Hessian's trace are run too, for their memory.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ from torch import nn  # noqa: E402
 
 from evolve.networks.metrics import Reference  # noqa: E402
 from evolve.networks.replay import Replay  # noqa: E402
+from evolve.networks.torch_gradients import fisher_information, hessian_traces  # noqa: E402
 from evolve.networks.torch_network import TorchNetwork  # noqa: E402
 from evolve.quantizers import find_quantizer  # noqa: E402
 
 FORMATS = ("INT3", "INT4", "INT6", "INT8")
-WAYS = ("import", "plain", "downstream")
+COMPARED = ("plain", "downstream")
+GRADIENTS = ("fisher", "hessian")
+WAYS = ("import", *COMPARED, *GRADIENTS)
 
 
 class Block(nn.Module):
@@ -80,7 +84,7 @@ NETWORKS = {"perceptron": perceptron, "transformer": transformer, "convolutions"
 
 
 def measure(name: str, way: str) -> dict[str, Any]:
-    """Measure every cell in one way, in this process."""
+    """Measure every cell in one way, or run the passes of gradients, in this process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     divergences: list[float] = []
@@ -91,8 +95,12 @@ def measure(name: str, way: str) -> dict[str, Any]:
         reference = Reference(
             network.task, [network.outputs(at) for at in batches], [network.targets(at) for at in batches]
         )
+        if way == "fisher":
+            fisher_information(network, reference, np.random.default_rng(0), draws=2)
+        if way == "hessian":
+            hessian_traces(network, np.random.default_rng(0), probes=2)
         replay = Replay(network)
-        for layer in network.layers:
+        for layer in network.layers if way in COMPARED else ():
             weights = network.weights(layer.name)
             for quantizer in map(find_quantizer, FORMATS):
                 rounded = quantizer.dequantized(weights)
@@ -117,8 +125,8 @@ def run(name: str, way: str) -> dict[str, Any]:
 def compare(name: str, repeats: int) -> dict[str, Any]:
     """Return times, memory and the largest difference of the two ways, the medians of all repeats."""
     found = {way: [run(name, way) for _ in range(repeats)] for way in WAYS}
-    numbers = [np.array(found[way][0]["divergences"]) for way in WAYS[1:]]
-    seconds = {way: statistics.median(each["seconds"] for each in found[way]) for way in WAYS[1:]}
+    numbers = [np.array(found[way][0]["divergences"]) for way in COMPARED]
+    seconds = {way: statistics.median(each["seconds"] for each in found[way]) for way in COMPARED}
     peaks = {way: statistics.median(each["peak"] for each in found[way]) for way in WAYS}
     memory = {way: peaks[way] - peaks["import"] for way in WAYS[1:]}
     return {
@@ -130,6 +138,7 @@ def compare(name: str, repeats: int) -> dict[str, Any]:
         "plain_mebibytes": memory["plain"],
         "downstream_mebibytes": memory["downstream"],
         "times_the_memory": memory["downstream"] / memory["plain"],
+        **{f"{way}_times_the_memory": memory[way] / memory["plain"] for way in GRADIENTS},
         "largest_difference": float(np.abs(numbers[0] - numbers[1]).max()),
     }
 
@@ -154,7 +163,8 @@ def main() -> None:
             f"{row['network']:12}  {row['cells']:4} cells   plain {row['plain_seconds']:6.2f} s "
             f"{row['plain_mebibytes']:5.0f} MiB   downstream {row['downstream_seconds']:6.2f} s "
             f"{row['downstream_mebibytes']:5.0f} MiB   {row['times_faster']:.2f} times faster, "
-            f"{row['times_the_memory']:.2f} times the memory, differences up to "
+            f"{row['times_the_memory']:.2f} times the memory (Fisher {row['fisher_times_the_memory']:.2f}, "
+            f"Hessian {row['hessian_times_the_memory']:.2f}), differences up to "
             f"{row['largest_difference']:.1e}"
         )
 

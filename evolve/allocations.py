@@ -159,7 +159,7 @@ def allocation_of(
         profile: The network.
         choices: Format index of each layer, (L,).
         source: What made the allocation.
-        shapes: Extents of the weights by the layer's name, where they are known.
+        shapes: Extents of the weights by the layer's name, where the profile does not know them.
 
     Raises:
         ProfileError: The choices have the wrong shape, a format that is not there, or break a tie.
@@ -174,7 +174,9 @@ def allocation_of(
     rows = np.arange(L)
     names = names_of(profile)
     bits = profile.bits_table[rows, indices].tolist()
-    known = shapes or {}
+    # Profiles that know no shapes have none at all.
+    known: dict[str, Sequence[int]] = dict(zip(names, profile.layer_shapes, strict=False))
+    known.update(shapes or {})
     layers = tuple(
         LayerChoice(
             name=names[at],

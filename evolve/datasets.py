@@ -13,7 +13,8 @@ from pathlib import Path
 
 from evolve.errors import ProfileError
 from evolve.formats import PrecisionFormat
-from evolve.profiles import ModelProfile, load_profile, save_profile
+from evolve.profile_files import load_profile, save_profile
+from evolve.profiles import ModelProfile
 from evolve.synthetic import FAMILIES, PUBLISHED_FORMATS, generate
 
 SPLITS = ("train", "valid", "test")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,25 @@ _FIELDS = {
 }
 _OPTIONAL_FIELDS = {"provenance": Field("an object", dict)}
 _BITS = Field("a number from 0.01 to 64", _NUMBER, 0.01, 64)
+
+
+#: Sums of divergences up to which adding up predicts what a whole allocation measures, in convolutional
+#: networks and in others. The 40 networks of ``datasets/measured``: between .01 and .1 the measured
+#: divergence is in the median 1.2 to 2.8 times the sum in families of the first kind (ResNets the worst, in
+#: one allocation of ten 10 times), and .98 to 1.22 times in those of the second. The former all have norms;
+#: that it holds where these are folded into the convolutions, as in many ONNX files, is taken for granted.
+_RANGES = 0.01, 0.1
+
+
+def additive_range(kinds: Sequence[str]) -> float:
+    """Return the sum of divergences up to which adding up holds in a network.
+
+    Args:
+        kinds: The type of each layer, (L,).
+    """
+    counts = Counter(kinds)
+    # Patches of a transformer are a convolution too, but only one.
+    return _RANGES[0] if counts["Conv"] > counts["Linear"] + counts["Attention"] else _RANGES[1]
 
 
 @dataclass(frozen=True, eq=False)

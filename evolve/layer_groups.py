@@ -1,7 +1,8 @@
-"""Names of layers, and groups of layers that share one format."""
+"""Names and shapes of layers, and groups of layers that share one format."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,22 @@ def check_names(names: Sequence[str], L: int) -> None:
         seen[name] = layer
 
 
+def check_shapes(shapes: Sequence[Sequence[int]], num_params: Sequence[int]) -> None:
+    """Refuse shapes that are not one of whole numbers a layer, their product its number of weights.
+
+    Raises:
+        ProfileError: Naming the layer.
+    """
+    L = len(num_params)
+    if shapes and len(shapes) != L:
+        raise fault_in("wrong shape", None, "layer_shapes", f"(L,) = {(L,)} or none", (len(shapes),))
+    for layer, (shape, count) in enumerate(zip(shapes, num_params if shapes else (), strict=True)):
+        whole = all(type(each) is int and each >= 1 for each in shape)
+        if not whole or math.prod(shape) != count:
+            words = f"whole numbers, at least 1, whose product is {count}"
+            raise fault_in("wrong shape", f"layer {layer}", "shape", words, tuple(shape))
+
+
 def check_ties(groups: Sequence[Sequence[int]], L: int) -> None:
     """Refuse groups of tied layers that overlap or name a layer that is not there.
 
@@ -47,18 +64,24 @@ def check_ties(groups: Sequence[Sequence[int]], L: int) -> None:
             seen.add(layer)
 
 
-def parse_names(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the names of the layers, (L,), or none.
+def parse_column(field: str, rows: Sequence[Mapping[str, Any]], words: str) -> tuple[Any, ...]:
+    """Return what every layer holds in a field of its own, (L,), or none.
+
+    Args:
+        field: The field.
+        rows: The layers as parsed JSON.
+        words: What it is, for errors.
 
     Raises:
         ProfileError: Some layers have one and some have none.
     """
-    named = [row["name"] for row in rows if "name" in row]
-    if named and len(named) < len(rows):
-        at = next(layer for layer, row in enumerate(rows) if "name" not in row)
-        words = "a name, as other layers have"
-        raise fault_in("missing field", f"layer {at}", "name", words, Words("nothing"))
-    return tuple(named)
+    given = [row[field] for row in rows if field in row]
+    if given and len(given) < len(rows):
+        at = next(layer for layer, row in enumerate(rows) if field not in row)
+        raise fault_in(
+            "missing field", f"layer {at}", field, f"{words}, as other layers have", Words("nothing")
+        )
+    return tuple(given)
 
 
 def parse_ties(groups: Sequence[Any]) -> tuple[tuple[int, ...], ...]:

@@ -54,6 +54,28 @@ def freeze_tables(kind: str, tables: Mapping[str, ArrayLike], L: int, K: int) ->
     return MappingProxyType(frozen)
 
 
+def check_bits(table: FloatArray, L: int, formats: Sequence[str]) -> None:
+    """Refuse bits per weight that are not one number from 0.01 to 64 a layer and format.
+
+    Args:
+        table: Bits, (L, K).
+        L: Number of layers.
+        formats: Names of the formats, (K,).
+
+    Raises:
+        ProfileError: Naming the layer and the format.
+    """
+    shape = (L, len(formats))
+    if table.shape != shape:
+        raise fault_in("wrong shape", None, "layer_bits", f"(L, K) = {shape}", table.shape)
+    # Written so that NaN, which compares false with everything, is caught too.
+    outside = np.argwhere(~((table >= 0.01) & (table <= 64)))
+    if len(outside):
+        layer, place = outside[0].tolist()
+        label, words = f"bits[{formats[place]}]", "a number from 0.01 to 64"
+        raise fault_in("out of bounds", f"layer {layer}", label, words, table[layer, place].item())
+
+
 def find_table(kind: str, tables: LayerTables, name: str) -> FloatArray:
     """Return the table of that name.
 

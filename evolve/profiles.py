@@ -6,32 +6,21 @@ Shapes are written with L, the number of layers, and K, the number of formats.
 from __future__ import annotations
 
 import copy
-import gzip
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evolve.errors import ProfileError
-from evolve.fields import Field, blamed_on, fault_in, near_match, parse_object, parse_value, read_json
-from evolve.formats import PrecisionFormat, get_format, known_formats
-from evolve.layer_groups import TIES, check_names, check_ties, parse_names, parse_ties
-from evolve.layer_tables import (
-    LayerTables,
-    find_table,
-    freeze_tables,
-    parse_table,
-    parse_tables,
-    row_to_json,
-)
+from evolve.fields import Field, fault_in, near_match
+from evolve.formats import PrecisionFormat
+from evolve.layer_groups import check_names, check_shapes, check_ties
+from evolve.layer_tables import LayerTables, check_bits, find_table, freeze_tables
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -47,51 +36,33 @@ MOST_FORMATS = 255
 _NUMBER = (int, float)
 _COUNT = Field(f"a whole number from 1 to {MOST_PARAMS}", int, 1, MOST_PARAMS)
 _EXTENT = Field("a finite number, at least 0", _NUMBER, 0)
-_SENSITIVITY = Field("a number in [0, 1)", _NUMBER, 0, float(np.nextafter(1, 0)))
-_STATISTICS = {
+SENSITIVITY = Field("a number in [0, 1)", _NUMBER, 0, float(np.nextafter(1, 0)))
+STATISTICS = {
     "weight_mean": Field("a finite number", _NUMBER),
     "weight_std": _EXTENT,
     "weight_range": _EXTENT,
     "activation_range": _EXTENT,
     "gradient_sensitivity": Field("a number in [0, 1]", _NUMBER, 0, 1),
 }
-_LAYER_FIELDS = {
+LAYER_FIELDS = {
     "layer_idx": Field("a whole number from 0 to L - 1, another in each layer", int, 0, MOST_PARAMS),
     "num_layers": Field("the number of layers", int),
     "layer_type": Field(f"one of {', '.join(LAYER_TYPES)}", str),
     "num_params": _COUNT,
     "total_params": Field("the sum of num_params", int),
-    **_STATISTICS,
+    **STATISTICS,
     "sensitivity": Field("a list of numbers in [0, 1), one a format", list),
 }
 _ARRAYS = {
-    "layer_index": _LAYER_FIELDS["layer_idx"],
+    "layer_index": LAYER_FIELDS["layer_idx"],
     "num_params": _COUNT,
-    **_STATISTICS,
-    "sensitivity": _SENSITIVITY,
+    **STATISTICS,
+    "sensitivity": SENSITIVITY,
 }
-_PROFILE_FIELDS = {
+PROFILE_FIELDS = {
     "name": Field("a printable text that is not empty", str),
     "formats": Field("a list of format names, or of objects with name, bits and kind", list),
     "layers": Field("a list of at least one layer", list),
-}
-_OPTIONAL_FIELDS = {
-    "description": Field("a text", str),
-    "seed": Field("a whole number or null", (int, type(None))),
-    "source": Field("a text", str),
-    "tied_layers": TIES,
-    "provenance": Field("an object", dict),
-}
-_OPTIONAL_LAYER_FIELDS = {
-    "name": _PROFILE_FIELDS["name"],
-    "bits": Field("a list of numbers from 0.01 to 64, one a format", list),
-    "costs": Field("an object of numbers, or of lists of one number a format", dict),
-    "measurements": Field("an object of numbers, or of lists of one number a format", dict),
-}
-_FORMAT_FIELDS = {
-    "name": Field("letters, digits and underscores", str),
-    "bits": Field("a number from 0.01 to 64", _NUMBER, 0.01, 64),
-    "kind": Field("integer, float or codebook", str),
 }
 
 
@@ -117,6 +88,8 @@ class ModelProfile:
         seed: The seed of a synthetic model.
         source: Where the numbers come from.
         layer_names: What the network calls each layer, (L,), or empty.
+        layer_shapes: Extents of each layer's weight, output channels first, (L,), or empty where they are
+            not known. Like names they are for people and exports, never for rules.
         tied_layers: Groups of layers, by position in ``layer_type``, that share one format.
         layer_bits: Bits per weight of each layer in each format, (L, K), where scales make them
             differ with a layer's shape; None where ``bits`` holds for every layer.
@@ -143,6 +116,7 @@ class ModelProfile:
     seed: int | None = None
     source: str = ""
     layer_names: tuple[str, ...] = ()
+    layer_shapes: tuple[tuple[int, ...], ...] = ()
     tied_layers: tuple[tuple[int, ...], ...] = ()
     layer_bits: FloatArray | None = None
     costs: LayerTables = field(default_factory=dict)
@@ -165,11 +139,13 @@ class ModelProfile:
         L, K = len(self.layer_type), len(self.formats)
         object.__setattr__(self, "layer_names", tuple(self.layer_names))
         object.__setattr__(self, "tied_layers", tuple(tuple(map(int, each)) for each in self.tied_layers))
+        object.__setattr__(self, "layer_shapes", tuple(tuple(each) for each in self.layer_shapes))
         check_names(self.layer_names, L)
+        check_shapes(self.layer_shapes, self.num_params.tolist())
         check_ties(self.tied_layers, L)
         if self.layer_bits is not None:
             object.__setattr__(self, "layer_bits", _frozen(np.array(self.layer_bits, dtype=np.float64)))
-            _check_layer_bits(self)
+            check_bits(self.bits_table, L, self.format_names)
         for kind in ("costs", "measurements"):
             object.__setattr__(self, kind, freeze_tables(kind, getattr(self, kind), L, K))
         object.__setattr__(self, "provenance", MappingProxyType(copy.deepcopy(dict(self.provenance))))
@@ -267,123 +243,6 @@ class ModelProfile:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_profile(path: str | os.PathLike[str]) -> ModelProfile:
-    """Read a profile from a file in the published JSON form.
-
-    Raises:
-        ProfileError: The file cannot be read or is not a valid profile.
-    """
-    with blamed_on(path):
-        return parse_profile(read_json(Path(path)))
-
-
-def save_profile(profile: ModelProfile, path: str | os.PathLike[str]) -> None:
-    """Write a profile in the published JSON form; the file appears whole or not at all.
-
-    A name that ends in ``.gz`` makes it compressed.
-
-    Raises:
-        ProfileError: The file cannot be written.
-    """
-    target = Path(path)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        text = json.dumps(profile_to_json(profile), indent=1, allow_nan=False).encode()
-        with aside.open("wb") as file:
-            # Without the time of writing: the same profile gives the same bytes.
-            file.write(gzip.compress(text, mtime=0) if target.suffix == ".gz" else text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(target)
-    except OSError as fault:
-        aside.unlink(missing_ok=True)
-        raise ProfileError(f"cannot be written ({fault.strerror})", file=path) from None
-
-
-def profile_to_json(profile: ModelProfile) -> dict[str, Any]:
-    """Return the published JSON form; parsing it gives an equal profile, bit by bit."""
-    known = known_formats()
-    layers = [
-        {
-            "layer_idx": int(profile.layer_index[layer]),
-            "num_layers": profile.num_layers,
-            "layer_type": kind,
-            "num_params": int(profile.num_params[layer]),
-            "total_params": profile.total_params,
-            **{name: float(getattr(profile, name)[layer]) for name in _STATISTICS},
-            "sensitivity": profile.sensitivity[layer].tolist(),
-            **_extras_to_json(profile, layer),
-        }
-        for layer, kind in enumerate(profile.layer_type)
-    ]
-    return {
-        "name": profile.name,
-        "description": profile.description,
-        "seed": profile.seed,
-        **({"source": profile.source} if profile.source else {}),
-        "formats": [
-            each.name if each in known else {"name": each.name, "bits": each.bits, "kind": each.kind}
-            for each in profile.formats
-        ],
-        **({"tied_layers": [list(each) for each in profile.tied_layers]} if profile.tied_layers else {}),
-        **({"provenance": dict(profile.provenance)} if profile.provenance else {}),
-        "layers": layers,
-    }
-
-
-def _extras_to_json(profile: ModelProfile, layer: int) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    if profile.layer_names:
-        row["name"] = profile.layer_names[layer]
-    if profile.layer_bits is not None:
-        row["bits"] = profile.layer_bits[layer].tolist()
-    for kind in ("costs", "measurements"):
-        if tables := getattr(profile, kind):
-            row[kind] = row_to_json(tables, layer)
-    return row
-
-
-def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> ModelProfile:
-    """Make a profile of parsed JSON; formats out of order are put in order of bits.
-
-    Args:
-        data: The published JSON form as Python objects.
-        file: The file to name in errors.
-
-    Raises:
-        ProfileError: Something is missing, unknown, of the wrong type or out of bounds.
-    """
-    with blamed_on(file):
-        top = parse_object(data, _PROFILE_FIELDS, optional=_OPTIONAL_FIELDS)
-        formats = [_parse_format(each) for each in top["formats"]]
-        if not formats:
-            raise fault_in("no formats", None, "formats", "at least one format", [])
-        rows = [_parse_layer(each, f"layer {at}", len(formats)) for at, each in enumerate(top["layers"])]
-        order = sorted(range(len(formats)), key=lambda at: formats[at].bits)
-        top["tied_layers"] = parse_ties(top.get("tied_layers", []))
-        columns: dict[str, Any] = {
-            name: np.array([row[name] for row in rows]) for name in ("num_params", *_STATISTICS)
-        }
-        profile = ModelProfile(
-            formats=tuple(formats[at] for at in order),
-            layer_type=tuple(row["layer_type"] for row in rows),
-            layer_index=np.array([row["layer_idx"] for row in rows]),
-            sensitivity=np.array([[row["sensitivity"][at] for at in order] for row in rows]),
-            layer_names=parse_names(rows),
-            layer_bits=parse_table("bits", rows, order),
-            costs=parse_tables("costs", rows, order),
-            measurements=parse_tables("measurements", rows, order),
-            **columns,
-            **{name: top[name] for name in ("name", *_OPTIONAL_FIELDS) if name in top},
-        )
-        for at, row in enumerate(rows):
-            for name, right in (("num_layers", len(rows)), ("total_params", profile.total_params)):
-                if row[name] != right:
-                    words = f"{right}, {_LAYER_FIELDS[name].expected}"
-                    raise fault_in("wrong", f"layer {at}", name, words, row[name])
-        return profile
-
-
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array.setflags(write=False)
     return array
@@ -391,7 +250,7 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 def _check_heading(profile: ModelProfile) -> None:
     if not (profile.name.strip() and profile.name.isprintable()):
-        raise fault_in("bad name", None, "name", _PROFILE_FIELDS["name"].expected, profile.name)
+        raise fault_in("bad name", None, "name", PROFILE_FIELDS["name"].expected, profile.name)
     if not 1 <= len(profile.formats) <= MOST_FORMATS:
         raise fault_in(
             "wrong number of formats", None, "formats", f"1 to {MOST_FORMATS} formats", len(profile.formats)
@@ -401,11 +260,11 @@ def _check_heading(profile: ModelProfile) -> None:
     if np.any(np.diff(profile.bits) < 0):
         raise fault_in("formats out of order", None, "formats", "non-decreasing bits", profile.bits.tolist())
     if not profile.layer_type:
-        raise fault_in("no layers", None, "layers", _PROFILE_FIELDS["layers"].expected, [])
+        raise fault_in("no layers", None, "layers", PROFILE_FIELDS["layers"].expected, [])
     for layer, kind in enumerate(profile.layer_type):
         if kind not in LAYER_TYPES:
             cure = near_match(kind, LAYER_TYPES)
-            words = _LAYER_FIELDS["layer_type"].expected
+            words = LAYER_FIELDS["layer_type"].expected
             raise fault_in("unknown layer type", f"layer {layer}", "layer_type", words, kind, cure)
 
 
@@ -433,33 +292,3 @@ def _check_arrays(profile: ModelProfile) -> None:
     if profile.num_params.sum(dtype=np.float64) > MOST_PARAMS:
         total = sum(profile.num_params.tolist())
         raise fault_in("too many weights", None, "num_params", f"a sum of at most {MOST_PARAMS}", total)
-
-
-def _check_layer_bits(profile: ModelProfile) -> None:
-    table = profile.bits_table
-    shape = (len(profile.layer_type), len(profile.formats))
-    if table.shape != shape:
-        raise fault_in("wrong shape", None, "layer_bits", f"(L, K) = {shape}", table.shape)
-    outside = np.argwhere(~((table >= 0.01) & (table <= 64)))
-    if len(outside):
-        layer, place = outside[0].tolist()
-        label = f"bits[{profile.format_names[place]}]"
-        raise fault_in(
-            "out of bounds", f"layer {layer}", label, "a number from 0.01 to 64", table[layer, place].item()
-        )
-
-
-def _parse_format(data: object) -> PrecisionFormat:
-    if isinstance(data, str):
-        return get_format(data)
-    row = parse_object(data, _FORMAT_FIELDS, place="formats")
-    return PrecisionFormat(row["name"], row["bits"], row["kind"])
-
-
-def _parse_layer(data: object, place: str, K: int) -> dict[str, Any]:
-    row = parse_object(data, _LAYER_FIELDS, _OPTIONAL_LAYER_FIELDS, place)
-    curve = row["sensitivity"]
-    if len(curve) != K:
-        raise fault_in("wrong length", place, "sensitivity", f"{K} numbers, one a format", len(curve))
-    row["sensitivity"] = [float(parse_value(each, _SENSITIVITY, "sensitivity", place)) for each in curve]
-    return row | {name: float(row[name]) for name in _STATISTICS}

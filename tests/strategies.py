@@ -115,6 +115,7 @@ def constrained_profiles(
         plain,
         tied_layers=tuple(each for each in groups if len(each) > 1),
         layer_names=draw(st.sampled_from([(), tuple(f"block.{at}" for at in range(L))])),
+        layer_shapes=draw(st.sampled_from([(), tuple((1, int(each)) for each in plain.num_params)])),
         layer_bits=table(1, 32) if draw(st.booleans()) else None,
         costs={"latency_ms": table(0, 10), "energy": table(0, 10), "operations": table(0, 10)[:, 0]},
     )

@@ -92,9 +92,12 @@ def test_a_pickled_copy_is_equal_and_read_only():
 @given(constrained_profiles(min_layers=2))
 def test_shapes_are_kept(profile):
     names = names_of(profile)
-    shapes = {names[0]: (1, int(profile.num_params[0]))}
-    allocation = allocation_of(profile, np.zeros(profile.num_layers, dtype=int), shapes=shapes)
-    assert [each.shape for each in allocation.layers[:2]] == [shapes[names[0]], None]
+    shapes = {names[0]: (int(profile.num_params[0]), 1)}
+    choices = np.zeros(profile.num_layers, dtype=int)
+    allocation = allocation_of(profile, choices, shapes=shapes)
+    known = profile.layer_shapes or (None,) * profile.num_layers
+    assert [each.shape for each in allocation.layers] == [shapes[names[0]], *known[1:]]
+    assert [each.shape for each in allocation_of(profile, choices).layers] == list(known)
     assert parse_allocation(allocation_to_json(allocation)) == allocation
 
 

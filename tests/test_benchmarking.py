@@ -182,8 +182,9 @@ def test_json_holds_every_number(made: tuple[Path, BenchOutcome]) -> None:
     folder, outcome = made
     data = json.loads((folder / "reports" / "bench-tiny" / "bench.json").read_text())
     assert data == json.loads(json.dumps(bench_json(collect_bench(outcome))))
+    assert data["command"] == bench_command(outcome)
     assert set(data) == {
-        "name", "version", "dataset", "dataset_hash", "models", "evaluations", "seeds",
+        "name", "version", "dataset", "dataset_hash", "models", "evaluations", "seeds", "command",
         "configurations", "settings", "comparisons", "price_of_information", "runs",
     }  # fmt: skip
     assert data["models"] == {"train": 1, "valid": 1, "test": 1}

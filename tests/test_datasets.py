@@ -22,7 +22,7 @@ from evolve.datasets import (
     write_dataset,
 )
 from evolve.errors import ProfileError
-from evolve.profiles import save_profile
+from evolve.profile_files import save_profile
 from evolve.synthetic import FAMILIES, generate
 
 REFERENCE = Path(__file__).parents[1] / "datasets" / "reference"

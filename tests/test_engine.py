@@ -20,7 +20,7 @@ from evolve.engine import FINALISTS, Outcome, recorded_outcome, search
 from evolve.errors import InputError, PluginError, ProfileError, RunError
 from evolve.formats import get_formats
 from evolve.plugins import load_catalogue
-from evolve.profiles import save_profile
+from evolve.profile_files import save_profile
 from evolve.search import STRATEGIES
 from evolve.setup import Setup, check_unchanged, prepare_run, stored_config
 from evolve.store import RunStore, create_run, open_run

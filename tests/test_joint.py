@@ -19,7 +19,7 @@ from evolve.joint import (
     parse_joint,
     save_joint,
 )
-from evolve.profiles import save_profile
+from evolve.profile_files import save_profile
 from evolve.synthetic import generate
 
 PROFILE, OTHER = generate(2, seed=3, families=["mobilenet"])

@@ -13,7 +13,7 @@ from test_profiles import SMALL, message_of, small, with_layer
 
 from evolve.datasets import find_dataset
 from evolve.errors import ProfileError
-from evolve.profiles import load_profile, parse_profile, profile_to_json, save_profile
+from evolve.profile_files import load_profile, parse_profile, profile_to_json, save_profile
 
 
 def rich(**changes):

@@ -27,6 +27,7 @@ evolve.fields
 evolve.layer_groups
 evolve.layer_tables
 evolve.profiles
+evolve.profile_files
 evolve.allocations
 evolve.budgets
 evolve.architectures
@@ -80,6 +81,7 @@ evolve.search.plugin_operators
 evolve.search.operators
 evolve.search.rates
 evolve.search.refinement
+evolve.search.numbers
 evolve.search.breeding
 evolve.search.genetic
 evolve.search.hillclimb
@@ -93,6 +95,7 @@ evolve.search
 
 evolve.extension_files
 evolve.plugins
+evolve.standalone
 evolve.plugin_check
 evolve.new_plugins
 evolve.ruled
@@ -130,6 +133,9 @@ evolve.reports.syntax
 evolve.reports.rule_source
 evolve.reports.phrases
 evolve.reports.words
+evolve.reports.cleaning
+evolve.reports.naming
+evolve.reports.readable
 evolve.reports.champion
 evolve.reports.lineage
 evolve.reports.reproduction
@@ -137,10 +143,19 @@ evolve.reports.tables
 evolve.reports.allocations
 evolve.reports.front
 evolve.reports.operators
+evolve.reports.generations
+evolve.reports.drawing
+evolve.reports.network_facts
+evolve.reports.layer_picture
+evolve.reports.box_plots
+evolve.reports.sum_plots
+evolve.reports.network_sums
+evolve.reports.networks
+evolve.reports.network_report
 evolve.reports.contents
 evolve.reports.report
-evolve.reports.drawing
 evolve.reports.precision_map
+evolve.reports.search_figure
 evolve.reports.figures
 evolve.reports.index
 evolve.reports.writer

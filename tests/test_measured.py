@@ -12,7 +12,7 @@ import pytest
 
 from evolve.cli import main
 from evolve.datasets import find_dataset
-from evolve.joint import joint_of
+from evolve.joint import additive_range, joint_of
 
 DATASET = find_dataset("measured")
 JOINT = joint_of(DATASET)
@@ -57,6 +57,7 @@ def test_every_network_has_joint_measurements(split, profile):
     rows = np.arange(profile.num_layers)
     size = profile.cost_table("size")[rows, joint.allocations].sum(axis=1)
     assert joint.average_bits == pytest.approx(size / profile.total_params, rel=1e-12)
+    assert len(profile.layer_shapes) == profile.num_layers
     for group in profile.tied_layers:
         assert (np.ptp(joint.allocations[:, group], axis=1) == 0).all()
 
@@ -83,6 +84,35 @@ def test_small_sums_predict_what_is_measured():
         if small.sum() > 5
     ]
     assert np.median(ratios) == pytest.approx(1.2, abs=0.3)
+
+
+def test_the_range_in_which_sums_are_trusted_is_what_was_measured():
+    ratios: dict[tuple[float, str], list[float]] = {}
+    for _, profile in DATASET.splits():
+        joint = JOINT[profile.name]
+        predicted = joint.predicted(profile)
+        end = additive_range(profile.layer_type)
+        for place, low, high in (("within", end / 10, end), ("beyond", end, 10 * end)):
+            there = (predicted >= low) & (predicted < high)
+            found = (joint.calibration_divergence[there] / predicted[there]).tolist()
+            ratios.setdefault((end, place), []).extend(found)
+            if family(profile) == "resnet":
+                ratios.setdefault((end, f"resnet {place}"), []).extend(found)
+    assert {end for end, _ in ratios} == {0.01, 0.1}
+    medians = {key: float(np.median(found)) for key, found in ratios.items()}
+    assert medians[0.01, "within"] < 1.25
+    assert medians[0.1, "within"] < 1.15
+    assert 1.3 < medians[0.01, "resnet within"] < 1.8
+    assert medians[0.01, "resnet beyond"] > 2.5
+    high = {key: float(np.quantile(found, 0.9)) for key, found in ratios.items()}
+    assert high[0.01, "within"] < 2 < 3 < high[0.01, "beyond"]
+
+
+def test_only_networks_that_are_mostly_convolutions_leave_it_early():
+    assert additive_range(["Conv", "LayerNorm", "Conv", "Classifier"]) == 0.01
+    assert additive_range(["Conv"] * 3 + ["Classifier"]) == 0.01
+    assert additive_range(["Conv", "LayerNorm", "Attention", "Linear"]) == 0.1
+    assert additive_range(["Linear", "Classifier"]) == 0.1
 
 
 def test_rules_are_scored_on_them(tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from evolve.grammar import seeded, vocabulary
 from evolve.layer_groups import widest_of_groups
 from evolve.parameters import linear
 from evolve.plugin_files import general_templates
-from evolve.profiles import load_profile, profile_to_json, save_profile
+from evolve.profile_files import load_profile, profile_to_json, save_profile
 from evolve.reports.champion import standalone_source
 from evolve.reports.words import in_words
 from evolve.signals import LEVELS, MEASURED_SIGNALS, MEASURED_TABLES, level_index

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
-from strategies import profiles
+from strategies import constrained_profiles, profiles
 
 from evolve.errors import ProfileError
-from evolve.profiles import ModelProfile, load_profile, parse_profile, profile_to_json, save_profile
+from evolve.profile_files import load_profile, parse_profile, profile_to_json, save_profile
+from evolve.profiles import ModelProfile
 
 REFERENCE = Path(__file__).parents[1] / "datasets" / "reference"
 LAYER = {
@@ -50,6 +51,14 @@ def small(**changes):
 def with_layer(at, **changes):
     data = small()
     data["layers"][at] |= changes
+    return data
+
+
+def with_shapes(second):
+    """Give each layer a shape, the second one that one."""
+    data = small()
+    for layer, shape in zip(data["layers"], ([100], second, [3, 100]), strict=True):
+        layer["shape"] = shape
     return data
 
 
@@ -179,6 +188,22 @@ def test_pickle_keeps_everything():
     assert not again.sensitivity.flags.writeable
 
 
+@given(constrained_profiles())
+def test_shapes_travel_and_change_no_hash(profile):
+    again = parse_profile(json.loads(json.dumps(profile_to_json(profile))))
+    assert again.layer_shapes == profile.layer_shapes
+    assert pickle.loads(pickle.dumps(profile)).layer_shapes == profile.layer_shapes
+    bare = dataclasses.replace(profile, layer_shapes=())
+    assert bare.content_hash == profile.content_hash
+    assert all("shape" not in row for row in profile_to_json(bare)["layers"])
+
+
+def test_shapes_made_in_code_are_one_a_layer():
+    profile = parse_profile(SMALL)
+    with pytest.raises(ProfileError, match="layer_shapes"):
+        dataclasses.replace(profile, layer_shapes=((10, 10),))
+
+
 def test_content_hash_is_stable_across_sessions():
     # Candidates' scores are filed under these: a change makes old runs unreadable.
     assert load_profile(REFERENCE / "test.json").content_hash == (
@@ -302,6 +327,15 @@ INVALID = {
         with_layer(1, sensitivity=["0"] * 3),
         ["layer 1", "sensitivity", "number", "'0'"],
     ),
+    "shape of another size": (with_shapes([2, 49]), ["layer 1", "shape", "product is 200", "(2, 49)"]),
+    "shape of fractions": (with_shapes([2.0, 100]), ["layer 1", "shape", "whole numbers"]),
+    "shape of lists": (with_shapes([[2], [100]]), ["layer 1", "shape", "whole numbers"]),
+    "shape with 0": (with_shapes([0, 200]), ["layer 1", "shape", "at least 1"]),
+    "shape a number": (with_shapes(200), ["layer 1", "shape", "list", "200"]),
+    "shape of some layers": (
+        with_layer(0, shape=[10, 10]),
+        ["layer 1", "shape", "a shape, as other layers have", "nothing"],
+    ),
     "index twice": (with_layer(1, layer_idx=0), ["layer 1", "layer_idx", "twice", "from 0 to 2", "found 0"]),
     "index too large": (with_layer(2, layer_idx=3), ["layer 2", "layer_idx", "from 0 to 2", "found 3"]),
     "index negative": (with_layer(0, layer_idx=-1), ["layer 0", "layer_idx", "from 0", "found -1"]),
@@ -385,7 +419,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("evolve.profiles.os.fsync", full)
+    monkeypatch.setattr("evolve.profile_files.os.fsync", full)
     with pytest.raises(ProfileError, match="No space left"):
         save_profile(parse_profile(small(name="other")), path)
     assert path.read_bytes() == before

@@ -12,7 +12,8 @@ from strategies import formats as some_formats
 
 from evolve.errors import ProfileError
 from evolve.formats import PrecisionFormat, get_formats, known_formats
-from evolve.profiles import LAYER_TYPES, load_profile
+from evolve.profile_files import load_profile
+from evolve.profiles import LAYER_TYPES
 from evolve.synthetic import (
     FAMILIES,
     KINDS,

@@ -12,7 +12,7 @@ from torch import nn
 
 from evolve.joint import FOLDER, save_joint
 from evolve.networks import Network
-from evolve.profiles import save_profile
+from evolve.profile_files import save_profile
 from zoo.catalogue import Entry
 from zoo.data import SOURCES
 from zoo.measuring import measure_jointly, measure_profile, networks_of

@@ -35,9 +35,7 @@ _SHOWN = 20
 @click.option("--retention", type=float, metavar="FLOOR", help="The least accuracy to retain, at least cost.")
 @click.option("--minimise", metavar="COST", help="That cost.  [default: size]")
 @click.option("--front", is_flag=True, help="Every trade-off of the cost against the retention.")
-@click.option(
-    "--rule", metavar="HEURISTIC", help="Allocate by a heuristic, a plugin file or a champion.json."
-)
+@click.option("--rule", metavar="HEURISTIC", help="Allocate by a heuristic, a plugin file or a champion.")
 @click.option("--sweep", metavar="PARAMETER", help="The rule's price.  [default: found by what it does]")
 @click.option("--signals", default="curves", show_default=True, help="What the rule may read.")
 @click.option(
@@ -81,7 +79,8 @@ def allocate(
     if output is not None:
         save_allocation(answer.allocation(), output)
     found = answer_to_json(answer)
-    for note in answer.notes:
+    found["notes"] += _doubts(question.profile, found["predicted"]["loss"])
+    for note in found["notes"]:
         click.echo(f"note: {note}", err=True)
     if as_json:
         print_json({**found, **({"output": str(output)} if output else {})})
@@ -89,6 +88,18 @@ def allocate(
     _print_answer(found)
     if output is not None:
         click.echo(f"wrote {output}")
+
+
+def _doubts(profile: Any, predicted: float) -> list[str]:
+    """Say so where what a measured profile predicts leaves the range in which its divergences add up."""
+    from evolve.joint import additive_range
+
+    end = additive_range(profile.layer_type)
+    if "weights_sha256" not in profile.provenance or predicted <= end:
+        return []
+    where = "in a convolutional network " if end == additive_range(["Conv"]) else ""
+    words = f"the sum of divergences is {predicted:.3g}, and beyond {end:g} {where}they need not add up"
+    return [f"{words}: 'evolve check-network' measures the allocation"]
 
 
 def _check(front: bool, rule: str | None, sweep: str | None, output: Path | None) -> None:

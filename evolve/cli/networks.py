@@ -110,6 +110,7 @@ def apply(
     "adding up does not hold, else 0]",
 )
 @click.option("--output", type=_FILE, help="The allocation that is handed out, .json.")
+@click.option("--report", type=_FILE, metavar="FOLDER", help="A page about it, with pictures.")
 @click.option(
     "--cache", type=_FILE, default=CACHE, show_default=True, help="Where measurements are kept, by content."
 )
@@ -128,6 +129,7 @@ def check_network(
     calibration: Path | None,
     search: int | None,
     output: Path | None,
+    report: Path | None,
     cache: Path,
     task: str | None,
     batch_size: int,
@@ -147,15 +149,19 @@ def check_network(
     from evolve.networks.handing_out import judge
     from evolve.networks.measurement_cache import MeasurementCache
     from evolve.networks.sources import load_networks
+    from evolve.reports.network_report import check_report_folder
 
     _check_output(output, overwrite)
+    if report is not None:
+        check_report_folder(report, overwrite)
     allocation, notes = _find(spec, profile_file, budgets, signals)
     networks = load_networks(model, data, calibration, task, batch_size)
+    measured = _profile(profile_file)
     with CellProgress("allocation") as progress:
         verdict = judge(
             networks,
             allocation,
-            _profile(profile_file),
+            measured,
             evaluations=search if search is not None else (None if output else 0),
             cache=MeasurementCache(cache),
             seed=seed,
@@ -165,13 +171,16 @@ def check_network(
         save_allocation(verdict.allocation, output)
     found = verdict.to_json()
     found["notes"] = [*notes, *found["notes"]]
+    written = {"output": output, "report": report}
+    if report is not None:
+        _write_report(report, found, networks.judging, measured)
     _tell(found["notes"])
     if as_json:
-        print_json({**found, **({"output": str(output)} if output else {})})
+        print_json({**found, **{name: str(path) for name, path in written.items() if path}})
     else:
         _print(found)
-        if output is not None:
-            click.echo(f"wrote {output}")
+        for path in filter(None, (output, report and report / "report.md")):
+            click.echo(f"wrote {path}")
     if verdict.is_uniform:
         raise click.exceptions.Exit(WORSE_THAN_UNIFORM)
 
@@ -183,9 +192,38 @@ def _find(spec: str, profile_file: Path | None, budgets: tuple[str, ...], signal
 
 
 def _profile(file: Path | None) -> Any:
-    from evolve.profiles import load_profile
+    from evolve.profile_files import load_profile
 
     return None if file is None else load_profile(file)
+
+
+def _write_report(folder: Path, found: dict[str, Any], network: Any, profile: Any) -> None:
+    """Write what was measured as a page; without a profile the layers' statistics are measured now."""
+    import numpy as np
+
+    from evolve.networks.applying import size_bits, uniform
+    from evolve.networks.signals import layer_statistics
+    from evolve.reports.network_facts import STATISTICS, NetworkLayers, layers_of
+    from evolve.reports.network_report import check_report, provenance_words, write_network_report
+
+    if profile is not None:
+        layers, words = layers_of(profile), provenance_words(profile)
+    else:
+        values = layer_statistics(network)
+        used = {name for each in found["measured"] for name in each["formats"].values()}
+        layers, words = (
+            NetworkLayers(
+                network.name,
+                tuple(each.name for each in network.layers),
+                tuple(each.kind for each in network.layers),
+                np.array([each.num_params for each in network.layers]),
+                {name: np.array([each[name] for each in values.values()]) for name in STATISTICS},
+                tuple(sorted(used, key=lambda name: (size_bits(network, uniform(network, name)), name))),
+                None,
+            ),
+            {},
+        )
+    write_network_report(folder, check_report(found, layers, words))
 
 
 def _tell(notes: tuple[str, ...] | list[str]) -> None:

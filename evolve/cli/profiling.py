@@ -34,6 +34,9 @@ _SHOWN = 10
     help="Layers that share a format, with commas between; again for another group.  [default: as found]",
 )
 @click.option("--no-ties", is_flag=True, help="No layers share a format.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FOLDER", help="A page about it, with pictures."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 def profile(
     network: str,
@@ -47,6 +50,7 @@ def profile(
     hessian_probes: int,
     ties: tuple[str, ...],
     no_ties: bool,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Measure every weight layer of a real network in every format.
@@ -57,7 +61,8 @@ def profile(
     """
     from evolve.cli.progress import CellProgress
     from evolve.networks import DEFAULT_FORMATS, load_network, profile_network
-    from evolve.profiles import save_profile
+    from evolve.profile_files import save_profile
+    from evolve.reports.network_report import check_report_folder, profile_report, write_network_report
 
     if ties and no_ties:
         raise NetworkError("contradiction", field="--tie", cure="Give --tie or --no-ties.")
@@ -65,6 +70,8 @@ def profile(
     target = output or Path(f"{loaded.name}.json")
     journal = target.with_name(f"{target.name}.journal")
     _check_target(target, journal)
+    if report is not None:
+        check_report_folder(report)
     groups = [each.split(",") for each in ties] if ties or no_ties else None
     with CellProgress() as progress:
         made = profile_network(
@@ -79,10 +86,13 @@ def profile(
         )
     save_profile(made, target)
     journal.unlink()
+    if report is not None:
+        write_network_report(report, profile_report(made))
     if as_json:
         print_json(
             {
                 "output": str(target),
+                **({"report": str(report)} if report else {}),
                 "name": made.name,
                 "layers": made.num_layers,
                 "formats": list(made.format_names),
@@ -111,6 +121,8 @@ def profile(
         ],
     )
     click.echo(f"wrote {target}")
+    if report is not None:
+        click.echo(f"wrote {report / 'report.md'}")
 
 
 def _check_target(target: Path, journal: Path) -> None:

@@ -18,10 +18,6 @@ from evolve.networks.applying import size_bits, uniform
 from evolve.networks.joint_measuring import JointMeasurer, Sums
 from evolve.statistics import Interval, bootstrap
 
-#: Up to this sum of divergences, adding up predicts what is measured: on two small networks the ratio has
-#: its median at .97 to 1.00 and its middle half within .81 to 1.23, though single allocations reach .35 and
-#: 2.25. Beyond, layers add to each other's loss, or take from it, more and more.
-ADDITIVE_RANGE = 0.1
 RESAMPLES = 2000
 _BLOCKS = 512
 _ROUNDING = 1e-12

@@ -43,7 +43,7 @@ def find_allocation(
             cure = "An allocation is made already: leave --budget out, or name a rule."
             raise NetworkError("nothing to fit to a budget", file=spec, field="--budget", cure=cure)
         return load_allocation(spec), ()
-    rule = find_rule(_beside(spec))
+    rule = find_rule(spec)
     if profile is None:
         cure = "Give --profile PROFILE.json, which 'evolve profile' makes."
         raise NetworkError("a rule needs the network's profile", file=spec, field="--profile", cure=cure)
@@ -105,11 +105,3 @@ def _is_allocation(spec: str) -> bool:
     with blamed_on(path):
         data = read_json(path)
     return not (isinstance(data, dict) and "template" in data)
-
-
-def _beside(spec: str) -> str:
-    """Return the ``champion.json`` beside a ``champion.py``, which stands alone and is no plugin."""
-    path = Path(spec)
-    if path.name == "champion.py" and path.with_suffix(".json").is_file():
-        return str(path.with_suffix(".json"))
-    return spec

@@ -14,8 +14,9 @@ import numpy as np
 from evolve.allocations import Allocation, names_of, predict
 from evolve.constraints import Choices
 from evolve.errors import NetworkError
+from evolve.joint import additive_range
 from evolve.networks.applying import formats_for, make_allocation
-from evolve.networks.checking import ADDITIVE_RANGE, Check, Checked, check_allocations, measured_words
+from evolve.networks.checking import Check, Checked, check_allocations, measured_words
 from evolve.networks.choosing import choices_of
 from evolve.networks.joint_measuring import JointMeasurer
 from evolve.networks.joint_search import Progress, Refinement, refine
@@ -44,6 +45,7 @@ class Verdict:
         notes: What people must know.
         runs: Allocations that the network was run for.
         cached: Allocations whose measurement was in the cache.
+        held_out: Whether there were held-out data; else the calibration data judged.
     """
 
     check: Check
@@ -53,6 +55,7 @@ class Verdict:
     notes: tuple[str, ...]
     runs: int
     cached: int
+    held_out: bool = True
 
     @property
     def handed_out(self) -> Checked:
@@ -70,6 +73,7 @@ class Verdict:
         rows = [*check.allocations, *([check.uniform] if check.uniform else [])]
         return {
             "model": self.allocation.model,
+            "held_out": self.held_out,
             "unit": check.unit,
             "num_units": check.num_units,
             "unchanged": check.unchanged.to_json(),
@@ -86,6 +90,7 @@ class Verdict:
                 "evaluations": search.evaluations,
                 "exhausted": search.exhausted,
                 "improvements": [asdict(each) for each in search.improvements],
+                "looked_at": [list(each) for each in search.looked_at],
             },
             "handed_out": self.handed_out.label,
             "runs": self.runs,
@@ -129,14 +134,15 @@ def judge(
     notes = [*_notes_on_data(networks, profile, measurer)]
     searcher = None if networks.calibration is None else JointMeasurer(networks.calibration, cache)
     found = (searcher or measurer).measure(given).divergence
-    beyond = max(found, expected or 0.0) > ADDITIVE_RANGE
+    range_end = additive_range([layer.kind for layer in network.layers])
+    beyond = max(found, expected or 0.0) > range_end
     missing = _missing_for_search(networks, profile)
     if evaluations is None:
         evaluations = EVALUATIONS if beyond and missing is None else 0
     if evaluations and missing is not None:
         raise missing
     if beyond:
-        notes.append(_note_on_range(expected, found, searched=evaluations > 0))
+        notes.append(_note_on_range(expected, found, range_end, searched=evaluations > 0))
     allocations, refinement = {GIVEN: given}, None
     if evaluations and profile is not None and choices is not None and searcher is not None:
         refinement = refine(profile, choices, searcher, evaluations, progress)
@@ -158,6 +164,7 @@ def judge(
         (*notes, *_notes_on_check(check)),
         measurer.measured + (searcher.measured if searcher else 0),
         measurer.found + (searcher.found if searcher else 0),
+        networks.held_out is not None,
     )
 
 
@@ -233,9 +240,10 @@ def _notes_on_data(networks: Networks, profile: ModelProfile | None, measurer: J
     return notes
 
 
-def _note_on_range(expected: float | None, found: float, searched: bool) -> str:
+def _note_on_range(expected: float | None, found: float, range_end: float, searched: bool) -> str:
     foreseen = "" if expected is None else f"the profile's divergences add up to {expected:.3g} and "
-    beyond = f"{foreseen}{found:.3g} is measured: beyond {ADDITIVE_RANGE} they need not add up"
+    where = " in a convolutional network" if range_end == additive_range(["Conv"]) else ""
+    beyond = f"{foreseen}{found:.3g} is measured: beyond {range_end}{where} they need not add up"
     return beyond if searched else f"{beyond}; --search looks for a better allocation on the network itself"
 
 

@@ -65,6 +65,8 @@ class Refinement:
         evaluations: Allocations looked at, those from the cache counted.
         improvements: How it went, the start first.
         exhausted: Whether no move was left to try.
+        looked_at: Of each allocation looked at, in order, the sum that the profile predicts and what it
+            measured.
     """
 
     choices: Choices
@@ -73,6 +75,7 @@ class Refinement:
     evaluations: int
     improvements: tuple[Improvement, ...]
     exhausted: bool
+    looked_at: tuple[tuple[float, float], ...] = ()
 
 
 def refine(
@@ -120,6 +123,7 @@ class _Search:
         size = profile.num_params[:, None] * profile.bits_table
         self.bits = sum_groups(size, self.groups)  # (G, K)
         self.table = sum_groups(np.array(profile.loss), self.groups)  # (G, K)
+        self.alone = self.table.copy()  # as measured, never corrected
         self.current = start[[members[0] for members in self.members]].astype(np.int64)  # (G,)
         self.budget = self._size(self.current) * (1 + _ROUNDING)
         self.seen: dict[bytes, float] = {}
@@ -154,7 +158,14 @@ class _Search:
         if self.progress is not None:
             self.progress(len(self.seen), self.limit, "")
         choices = self.current[self.groups].astype(np.uint8)
-        return Refinement(choices, first, best, len(self.seen), tuple(self.improvements), exhausted)
+        groups = np.arange(len(self.members))
+        looked_at = tuple(
+            (float(self.alone[groups, np.frombuffer(choice, dtype=np.int64)].sum()), found)
+            for choice, found in self.seen.items()
+        )
+        return Refinement(
+            choices, first, best, len(self.seen), tuple(self.improvements), exhausted, looked_at
+        )
 
     def _starts(self) -> Iterator[tuple[str, IndexArray]]:
         """Yield what the profile itself would choose within the budget."""

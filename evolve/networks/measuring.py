@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evolve.errors import NetworkError
 from evolve.networks.metrics import Measurement, Reference
 from evolve.networks.network import Network, WeightArray
 from evolve.networks.replay import Replay
@@ -16,10 +17,30 @@ from evolve.quantizers import Quantizer
 
 
 def reference_of(network: Network) -> Reference:
-    """Return the unchanged outputs of a network on its data, to compare others with."""
+    """Return the unchanged outputs of a network on its data, to compare others with.
+
+    Raises:
+        NetworkError: A weight, or an output that counts, is infinite or no number.
+    """
+    for layer in network.layers:
+        if not np.isfinite(network.weights(layer.name)).all():
+            words = "weights that are numbers"
+            raise NetworkError("bad weights", file=network.name, field=layer.name, expected=words)
     batches = range(network.num_batches)
     outputs = [network.outputs(batch) for batch in batches]
-    return Reference(network.task, outputs, [network.targets(batch) for batch in batches])
+    targets = [network.targets(batch) for batch in batches]
+    for batch, (each, target) in enumerate(zip(outputs, targets, strict=True)):
+        # What stands at padding may be anything.
+        rows = each if target.counted is None else each.reshape(-1, each.shape[-1])[target.counted]
+        if not np.isfinite(rows).all():
+            raise NetworkError(
+                "bad outputs",
+                file=network.name,
+                place=f"batch {batch}",
+                expected="outputs that are numbers",
+                found="some that are infinite or none",
+            )
+    return Reference(network.task, outputs, targets)
 
 
 def measure_weights(

@@ -121,7 +121,8 @@ class Reference:
             scale = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
             # Of an embedding that is zero there is no direction to keep.
             cosine = (old * new).sum(axis=1) / np.where(scale > 0, scale, 1)
-            result[0] = np.where(scale > 0, 1 - cosine, (old != new).any(axis=1))
+            # Rounding may take the cosine of equal directions a little beyond 1.
+            result[0] = np.where(scale > 0, np.maximum(1 - cosine, 0), (old != new).any(axis=1))
         else:
             assert self._variance is not None
             result[0] = 0.5 * ((new - old) ** 2 / self._variance).sum(axis=1)

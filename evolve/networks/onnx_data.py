@@ -122,17 +122,26 @@ def make_targets(
     made = []
     start = 0
     for batch in batches:
-        ids = next(iter(batch.values()))
+        ids = batch["input_ids"] if "input_ids" in batch else next(iter(batch.values()))
         part = None if labels is None else labels[start : start + len(ids)]
         start += len(ids)
         mask = batch.get("attention_mask")
         counted = None
         if mask is not None and axes == 3 and mask.shape == ids.shape:
             counted = mask.astype(bool).reshape(-1)
-        if task == "language" and (part is None or np.array_equal(part, ids)):
-            part = np.concatenate([ids[:, 1:], np.full_like(ids[:, :1], -100)], axis=1)
+        if task == "language" and (part is None or _repeats(part, ids)):
+            following = (ids if part is None else part)[:, 1:].astype(np.int64)
+            if counted is not None and mask is not None:
+                # What follows the last real token is padding, which nobody should predict.
+                following = np.where(mask[:, 1:] != 0, following, -100)
+            part = np.concatenate([following, np.full((len(ids), 1), -100)], axis=1)
         if part is not None and task in LABELLED:
             part = part.astype(np.int64).reshape(-1)
             part = part if counted is None else np.where(counted, part, -100)
         made.append(Targets(None if task == "embedding" else part, counted))
     return made
+
+
+def _repeats(labels: NDArray[Any], ids: NDArray[Any]) -> bool:
+    """Whether labels are the inputs themselves, to be shifted by the one who reads them."""
+    return labels.shape == ids.shape and bool(((labels == ids) | (labels < 0)).all())

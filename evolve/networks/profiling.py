@@ -178,6 +178,7 @@ class _Tables:
             seed=seed,
             source="measured",
             layer_names=tuple(names),
+            layer_shapes=tuple(layer.shape for layer in layers),
             tied_layers=tuple(tuple(map(names.index, group)) for group in ties),
             layer_bits=bits,
             measurements={**self._changes(), **self.signals.measurements()},

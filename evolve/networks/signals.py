@@ -69,12 +69,10 @@ def measure_signals(
     known = next((each for each in (journal.records if journal else []) if each["kind"] == "signals"), None)
     if known is not None:
         return LayerSignals(known["values"], diagonal, known["notes"], known["evaluations"])
-    values = {layer.name: weight_statistics(network.weights(layer.name)) for layer in network.layers}
-    activations = activation_statistics(network)
+    values = layer_statistics(network)
     notes: dict[str, str] = {}
     evaluations = {"forward_passes": 2}
     for name, each in values.items():
-        each.update(activations[name])
         each["condition_number"] = condition_number(network.weights(name))
     if diagonal:
         notes["fisher"] = "from gradients of outputs drawn at random"
@@ -99,6 +97,14 @@ def measure_signals(
         record: dict[str, Any] = {"values": values, "notes": notes, "evaluations": evaluations}
         journal.append({"kind": "signals", **record})
     return LayerSignals(values, diagonal, notes, evaluations)
+
+
+def layer_statistics(network: Network) -> dict[str, dict[str, float]]:
+    """Return the statistics of each layer's weights and activations, by name: one forward pass."""
+    values = {layer.name: weight_statistics(network.weights(layer.name)) for layer in network.layers}
+    for name, activations in activation_statistics(network).items():
+        values[name].update(activations)
+    return values
 
 
 def _fisher_diagonal(

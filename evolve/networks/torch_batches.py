@@ -155,6 +155,9 @@ def make_targets(batch: Batch, output: torch.Tensor, task: str, name: str) -> Ta
         return Targets(None if labels is None else labels.cpu().numpy().astype(np.float64), None)
     if task == "language" and ids is not None and (labels is None or _repeats(labels, ids)):
         labels = ids if labels is None else labels
+        if counted is not None:
+            # What follows the last real token is padding, which nobody should predict.
+            labels = torch.where(mask.to(labels.device).bool(), labels, -100)  # type: ignore[union-attr]
         labels = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
     if labels is None:
         return Targets(None, counted)

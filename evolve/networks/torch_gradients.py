@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,24 +36,22 @@ def fisher_information(
     """
     parameters = {layer.name: network.parameter(layer.name) for layer in network.layers}
     sums = {name: torch.zeros_like(each, dtype=torch.float32) for name, each in parameters.items()}
-    with _gradients_of(network):
+
+    def add(name: str, gradient: torch.Tensor) -> None:
+        sums[name] += gradient.float() ** 2
+
+    with _gradients_of(network), _handed_on(parameters, add):
         for batch in range(network.num_batches):
             output = network.forward(batch)
             unchanged = network.array_of(output.detach(), batch)
             for draw in range(draws):
                 pull = network.tensor_of(reference.curvature_sample(batch, unchanged, rng), output)
-                gradients = torch.autograd.grad(
-                    output,
-                    list(parameters.values()),
-                    pull,
-                    retain_graph=draw + 1 < draws,
-                    allow_unused=True,
-                    materialize_grads=True,
+                torch.autograd.backward(
+                    output, pull, retain_graph=draw + 1 < draws, inputs=list(parameters.values())
                 )
-                for name, gradient in zip(parameters, gradients, strict=True):
-                    sums[name] += gradient.float() ** 2
     rows = reference.num_rows * draws
-    return {name: network.channels_first(name, total / rows) for name, total in sums.items()}
+    # Each sum is let go as soon as its array is made.
+    return {name: network.channels_first(name, sums.pop(name).div_(rows)) for name in parameters}
 
 
 def hessian_traces(
@@ -73,28 +72,51 @@ def hessian_traces(
         return {}, "no labels"
     parameters = {layer.name: network.parameter(layer.name) for layer in network.layers}
     traces = dict.fromkeys(parameters, 0.0)
+    signs: dict[str, torch.Tensor] = {}
+
+    def add(name: str, product: torch.Tensor) -> None:
+        traces[name] += float((signs[name] * product).sum()) / (probes * product.numel())
+
     try:
-        with _gradients_of(network), _twice_differentiable():
+        with _gradients_of(network), _twice_differentiable(), _handed_on(parameters, add):
             for probe in range(probes):
                 loss = _loss(network, probe % network.num_batches)
                 values = list(parameters.values())
                 slopes = torch.autograd.grad(
                     loss, values, create_graph=True, allow_unused=True, materialize_grads=True
                 )
-                signs = [_signs(each, rng) for each in values]
-                products = torch.autograd.grad(
-                    slopes, values, signs, allow_unused=True, materialize_grads=True
-                )
-                for name, sign, product in zip(parameters, signs, products, strict=True):
-                    traces[name] += float((sign * product).sum()) / (probes * sign.numel())
+                signs |= {name: _signs(each, rng) for name, each in parameters.items()}
+                pairs = zip(slopes, signs.values(), strict=True)
+                sums = [_SignedSum.apply(*pair) for pair in pairs]  # type: ignore[no-untyped-call] # torch's
+                # Only their graph is needed now.
+                del slopes, loss
+                followed = [each for each in sums if each.requires_grad]
+                if followed:
+                    torch.autograd.backward(followed, inputs=values)
     except RuntimeError as fault:  # what torch raises where a derivative has none of its own
         return {}, f"no second derivative: {fault}".splitlines()[0]
     return traces, None
 
 
 def _signs(parameter: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Return −1 and 1 at random in a byte each."""
     drawn = rng.integers(0, 2, tuple(parameter.shape), dtype=np.int8)
-    return torch.from_numpy(drawn).to(parameter.device, parameter.dtype) * 2 - 1
+    return torch.from_numpy(drawn * np.int8(2) - np.int8(1)).to(parameter.device)
+
+
+class _SignedSum(torch.autograd.Function):
+    """Σ slope · sign, which keeps nothing but the signs, a byte each."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(sign)
+        ctx.dtype = slope.dtype
+        return (slope * sign).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (sign,) = ctx.saved_tensors
+        return sign.to(ctx.dtype) * gradients[0], None
 
 
 def _loss(network: TorchNetwork, batch: int) -> torch.Tensor:
@@ -133,3 +155,33 @@ def _gradients_of(network: TorchNetwork) -> Iterator[None]:
     finally:
         for parameter, follows in before:
             parameter.requires_grad_(follows)
+
+
+@contextmanager
+def _handed_on(
+    parameters: Mapping[str, torch.nn.Parameter], take: Callable[[str, torch.Tensor], None]
+) -> Iterator[None]:
+    """Hand each gradient on as soon as a backward pass has it, so that there is never more than one."""
+    before = [each.grad for each in parameters.values()]
+
+    def hook(name: str) -> Callable[[torch.Tensor], None]:
+        def hand_on(parameter: torch.Tensor) -> None:
+            assert parameter.grad is not None
+            take(name, parameter.grad)
+            parameter.grad = None
+
+        return hand_on
+
+    for each in parameters.values():
+        each.grad = None
+    hooks = [
+        each.register_post_accumulate_grad_hook(hook(name))  # type: ignore[no-untyped-call] # torch's
+        for name, each in parameters.items()
+    ]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+        for parameter, gradient in zip(parameters.values(), before, strict=True):
+            parameter.grad = gradient

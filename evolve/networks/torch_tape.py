@@ -66,7 +66,9 @@ class Call:
             for _, value in self.makes:
                 values[value] = results
         elif self.makes:
-            made = tree_flatten(results)[0]
+            # Nearly always a tuple of tensors; unpacking anything costs more than many operators.
+            plain = type(results) is tuple and all(isinstance(each, torch.Tensor) for each in results)
+            made = results if plain else tree_flatten(results)[0]
             for place, value in self.makes:
                 values[value] = made[place]
 

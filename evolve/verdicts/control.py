@@ -42,7 +42,9 @@ def permuted(profiles: Sequence[ModelProfile], seed: int) -> list[ModelProfile]:
         order = generator.permutation(each.num_layers)
         bits = None if each.layer_bits is None else each.layer_bits[order]
         sizes, losses = each.num_params[order], each.sensitivity[order]
-        found.append(replace(each, num_params=sizes, sensitivity=losses, layer_bits=bits))
+        # Shapes belong to the sizes that layers had before; no rule reads them.
+        moved = replace(each, num_params=sizes, sensitivity=losses, layer_bits=bits, layer_shapes=())
+        found.append(moved)
     return found
 
 

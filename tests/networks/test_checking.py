@@ -185,7 +185,9 @@ def test_what_is_handed_out_is_no_worse_than_uniform(kind):
         expected = predict(profile, [profile.format_names.index(each) for each in given.formats])["loss"]
         assert check.allocations[0].predicted == pytest.approx(expected)
         words = [each for each in verdict.notes if "add up" in each]
-        assert bool(words) == (max(expected, verdict.refinement.start) > 0.1)
+        range_end = {"mlp": 0.1, "convolutional": 0.01}[kind]
+        assert bool(words) == (max(expected, verdict.refinement.start) > range_end)
+        assert all(("in a convolutional network" in each) == (kind == "convolutional") for each in words)
 
 
 def test_a_search_begins_by_itself_only_where_adding_up_fails():

@@ -18,7 +18,7 @@ from evolve.allocations import load_allocation, save_allocation
 from evolve.cli import main
 from evolve.networks import TorchNetwork, profile_network
 from evolve.networks.applying import make_allocation, uniform
-from evolve.profiles import save_profile
+from evolve.profile_files import save_profile
 
 MODULE = """
 import sys

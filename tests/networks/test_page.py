@@ -92,10 +92,11 @@ def test_five_commands_lead_from_a_model_to_an_export_with_its_measured_loss(mon
 
 
 def test_the_other_commands_work_too(monkeypatch, capsys):
-    assert [len(block) for block in COMMANDS[1:]] == [2, 1, 5]
+    assert [len(block) for block in COMMANDS[1:]] == [1, 2, 1, 5]
     for command in (command for block in COMMANDS[1:] for command in block):
         call(command, monkeypatch)
     assert Path("quantized.onnx").is_file()
+    assert {each.suffix for each in Path("checked_report").iterdir()} == {".md", ".svg"}
     before, after = load_allocation("small.json"), load_allocation("refined.json")
     assert after.size_bits <= before.size_bits
     capsys.readouterr()

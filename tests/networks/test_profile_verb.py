@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from evolve.cli import main
-from evolve.profiles import load_profile
+from evolve.profile_files import load_profile
 
 MODULE = """
 import sys

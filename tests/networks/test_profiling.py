@@ -16,7 +16,7 @@ from small_networks import build, trained_mlp
 
 from evolve.errors import FormatError, NetworkError
 from evolve.networks import TorchNetwork, measure_weights, profile_network, reference_of
-from evolve.profiles import load_profile, profile_to_json, save_profile
+from evolve.profile_files import load_profile, profile_to_json, save_profile
 from evolve.quantizers import find_quantizer
 
 FORMATS = ("INT3", "INT4_G32", "INT8", "FP16", "FP32")
@@ -46,6 +46,7 @@ def test_cells_are_what_a_full_forward_pass_gives(profile):
 
 def test_a_profile_holds_what_is_known(profile):
     assert profile.layer_names == ("0", "2", "4")
+    assert profile.layer_shapes == ((48, 64), (48, 48), (10, 48))
     assert profile.layer_type == ("Linear", "Linear", "Classifier")
     assert profile.num_params.tolist() == [64 * 48, 48 * 48, 480]
     column = profile.format_names.index("INT4_G32")

@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'evolv
 from evolve.datasets import dataset_folders
 from evolve.joint import load_joint
 from evolve.networks import load_network, measure_weights, reference_of
-from evolve.profiles import load_profile
+from evolve.profile_files import load_profile
 from evolve.quantizers import find_quantizer
 
 FOLDERS = sorted(path for path in (dataset_folders()[-1] / "networks").iterdir() if path.is_dir())

@@ -70,24 +70,57 @@ def test_the_task_of_other_targets_is_found_or_declared():
     assert reference_of(network).unchanged.loss > 0
 
 
-def test_batches_may_be_keyword_arguments_and_padded():
-    class Keywords(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = LanguageModel()
+class Keywords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = LanguageModel()
 
-        def forward(self, input_ids, attention_mask):
-            assert attention_mask.shape == input_ids.shape
-            return {"logits": self.model(input_ids)}
+    def forward(self, input_ids, attention_mask):
+        assert attention_mask.shape == input_ids.shape
+        return {"logits": self.model(input_ids)}
 
+
+@pytest.mark.parametrize("padded", ["right", "left"])
+@pytest.mark.parametrize("given", ["none", "the inputs", "the inputs but padding"])
+def test_batches_may_be_keyword_arguments_and_padded(padded, given):
     ids = tokens(3)[0]
     mask = torch.ones_like(ids)
-    mask[0, 5:] = 0
-    network = TorchNetwork(Keywords(), [{"input_ids": ids, "attention_mask": mask, "labels": ids}])
+    mask[0, slice(5, None) if padded == "right" else slice(0, 5)] = 0
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if given != "none":
+        batch["labels"] = ids if given == "the inputs" else torch.where(mask.bool(), ids, -100)
+    network = TorchNetwork(Keywords(), [batch])
     assert network.task == "language"
     assert network.targets(0).counted.sum() == 25
-    assert (network.targets(0).labels >= 0).sum() == 5 + 9 + 9
     assert reference_of(network).num_rows == 25
+    # Every real token but the last of each text has a real one after it.
+    real = mask[:, 1:].bool() & mask[:, :-1].bool()
+    labels = network.targets(0).labels.reshape(ids.shape)
+    assert (labels >= 0).sum() == 4 + 9 + 9
+    assert (labels[:, :-1][real.numpy()] == ids[:, 1:][real].numpy()).all()
+    logits = torch.tensor(network.outputs(0))[:, :-1][real]
+    expected = nn.functional.cross_entropy(logits, ids[:, 1:][real]).item()
+    assert reference_of(network).unchanged.loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("padded", [slice(3, None), slice(0, 2)])
+@pytest.mark.parametrize("given", [None, -1, 0])
+def test_padding_is_no_label_of_an_onnx_network_either(padded, given):
+    pytest.importorskip("onnx")
+    from evolve.networks.onnx_data import make_targets
+
+    ids = np.arange(1, 11, dtype=np.int64).reshape(2, 5)
+    mask = np.ones_like(ids)
+    mask[0, padded] = 0
+    labels = None if given is None else np.where(mask == 0, given or ids, ids)
+    # The mask may be the first input of the graph.
+    (targets,) = make_targets([{"attention_mask": mask, "input_ids": ids}], 3, labels, "language")
+    real = np.zeros_like(ids, dtype=bool)
+    real[:, :-1] = (mask[:, 1:] & mask[:, :-1]) != 0
+    found = targets.labels.reshape(ids.shape)
+    assert (found[real] == ids[:, 1:][real[:, :-1]]).all()
+    assert (found[~real] == -100).all()
 
 
 def test_ties_are_found():
@@ -189,6 +222,40 @@ def test_bad_networks_are_explained(model, data, said):
     with pytest.raises(NetworkError) as caught:
         TorchNetwork(model, data)
     assert all(words in str(caught.value) for words in said), caught.value
+
+
+@pytest.mark.parametrize(("place", "said"), [("weight", "bad weights"), ("bias", "bad outputs")])
+def test_numbers_that_are_none_are_refused(place, said):
+    model = nn.Linear(8, 4)
+    getattr(model, place).data[0] = float("nan")
+    with pytest.raises(NetworkError, match=said):
+        reference_of(TorchNetwork(model, pairs(3, 8, classes=4)))
+
+
+def test_gradients_that_are_there_stay():
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    for each in model.parameters():
+        each.grad = torch.ones_like(each)
+    network = TorchNetwork(model, pairs(3, 8, classes=4))
+    fisher_information(network, reference_of(network), np.random.default_rng(0))
+    hessian_traces(network, np.random.default_rng(0), probes=1)
+    assert all((each.grad == 1).all() for each in model.parameters())
+    assert not any(each._post_accumulate_grad_hooks for each in model.parameters())
+
+
+def test_a_shared_weight_has_one_gradient():
+    # The information of a sum of uses is not the sum of informations.
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4, bias=False)
+
+        def forward(self, x):
+            return self.layer(x) - self.layer(x)
+
+    network = TorchNetwork(Twice(), [torch.randn(20, 4)], task="regression")
+    fisher = fisher_information(network, reference_of(network), np.random.default_rng(0))
+    np.testing.assert_allclose(fisher["layer"], 0, atol=1e-10)
 
 
 def test_a_model_in_training_is_put_in_evaluation_mode():

@@ -15,7 +15,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-le
 
 from evolve.datasets import find_dataset
 from evolve.joint import joint_of
-from evolve.profiles import load_profile
+from evolve.profile_files import load_profile
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
