@@ -46,7 +46,7 @@ class FamilyScores:
 
     Attributes:
         bits: Bits per weight of the allocation; of the narrowest one met where none is within the budget.
-        losses: Its loss.
+        losses: Its loss; where the objective relaxes budgets, interpolated to the budget.
         within: Whether it is within the budget.
         choices: Format index of each layer, (C, B, L).
     """
@@ -129,6 +129,7 @@ class Families:
             return first
         bits, losses, choices = first
         best = _pick(bits, losses, choices, self._limits)
+        met = [(bits, losses)]
         for _ in range(_ROUNDS):
             low, high = _crossings(bits, units, self._limits)
             steps = np.linspace(0.0, 1.0, _STEPS + 2)[1:-1]
@@ -137,11 +138,15 @@ class Families:
             if isinstance(more, Failure):
                 return more
             best = _better(best, _pick(*more, self._limits))
+            met.append(more[:2])
             # In order, so that neighbours are neighbours.
             everything = np.concatenate([units, inner], axis=1)
             order = np.argsort(everything, axis=1, kind="stable")
             units = np.take_along_axis(everything, order, axis=1)
             bits = np.take_along_axis(np.concatenate([bits, more[0]], axis=1), order, axis=1)
+        if self.budgets.relaxed:
+            bits, losses = (np.concatenate(each, axis=1) for each in zip(*met, strict=True))
+            return _relaxed(best, bits, losses, self._limits)
         return best
 
     def _sweep(
@@ -227,6 +232,16 @@ def _better(one: FamilyScores, other: FamilyScores) -> FamilyScores:
         np.where(nearer, other.within, one.within),
         np.where(nearer[..., None], other.choices, one.choices),
     )
+
+
+def _relaxed(best: FamilyScores, bits: FloatArray, losses: FloatArray, limits: FloatArray) -> FamilyScores:
+    """Return the scores with losses interpolated to the budgets; of G allocations met, (C, G)."""
+    above = np.where(bits[:, None, :] > limits[:, None], bits[:, None, :], np.inf)
+    rows, place = np.arange(len(bits))[:, None], above.argmin(axis=2)
+    nearest, its_loss = above.min(axis=2), losses[rows, place]
+    between = best.within & np.isfinite(nearest)
+    part = np.where(between, limits - best.bits, 0.0) / np.where(between, nearest - best.bits, 1.0)
+    return replace(best, losses=best.losses + part * (its_loss - best.losses))
 
 
 def _crossings(bits: FloatArray, units: FloatArray, limits: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -22,6 +22,7 @@ from evolve.parameters import Parameter
 from evolve.plugins import find_heuristics, load_catalogue
 from evolve.profiles import ModelProfile
 from evolve.scoring import FloatArray
+from evolve.standalone import find_standalone, with_bounds_beside
 from evolve.templates import Template, compile_rule
 from evolve.views import ChoiceArray, ModelView
 
@@ -68,13 +69,19 @@ class Ruling:
 
 
 def find_rule(name: str) -> NamedRule:
-    """Return a rule by a heuristic's name, a plugin file, a ``champion.json`` or the folder of its run.
+    """Return a rule by a heuristic's name, a file, or the folder of its run or report.
+
+    Args:
+        name: A heuristic; a plugin file; a ``champion.json``; or a file that stands alone.
 
     Raises:
         InputError: There is none, or it cannot be used.
     """
     catalogue = load_catalogue()
-    path = Path(name)
+    path = with_bounds_beside(Path(name))
+    alone = find_standalone(path)
+    if alone is not None:
+        return NamedRule(path.stem, alone.source, str(path), alone.parameters)
     if path.suffix == ".json" or (path / "champion.json").is_file():
         file = path if path.suffix == ".json" else path / "champion.json"
         candidate = _read_champion(file)

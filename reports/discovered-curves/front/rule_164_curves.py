@@ -1,29 +1,41 @@
-"""Allocates a number format to each layer of a network: candidate bbe1a6f5deb7.
+"""Allocates a number format to each layer of a network: candidate dbff5a3dea30.
 
-Each layer goes to the narrowest format for which (the exponential of minus ((0.601 for
-layers of type Attention, 0.679 for others) times the number of bits per weight)) times
-(0.523 for layers of type Conv or Linear, 1.86 for others) divided by the share of the
-weights is at most 0.0202, or the widest where there is none.
+In a first pass, each layer goes to the format of least cost, where the cost is (the
+share of the weights plus ((0.0001197 for layers whose gradient sensitivity is above
+0.04086, 0.001522 for others) for layers whose range of the weights is below 0.1562,
+0.0002168 for others)) times the number of bits per weight plus 0.2146 times the
+predicted loss. In the end, each layer goes to the format of least cost, where the cost
+is (the share of the weights plus ((0.0001197 for layers whose gradient sensitivity is
+above 0.04086, 0.001522 for others) for layers whose range of the weights is below
+0.1562, 0.0002168 for others)) times the number of bits per weight plus 48.71 times
+((the exponential of the share of the weights) plus the model's total value of ((the
+share of the weights plus ((0.0001197 for layers whose gradient sensitivity is above
+0.04086, 0.001522 for others) for layers whose range of the weights is below 0.1562,
+0.0002168 for others)) times the number of bits per weight in the first pass)) times the
+predicted loss.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_086_metadata.py profile.json
-    python rule_086_metadata.py profile.json --json
+    python rule_164_curves.py profile.json
+    python rule_164_curves.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
 `layers` has an object for each layer, of which this rule reads:
 
-- layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
+- sensitivity: a list, one for each format: the share of accuracy lost with this layer
+  alone in it
+- weight_range: range of the weights
+- gradient_sensitivity: gradient sensitivity
 
 What it was measured to do:
 
-- train: 99.60 % of the proven optimum
-- valid: 99.00 % of the proven optimum
-- test: 99.51 % of the proven optimum
-- level: metadata
-- complexity: 86 nodes of syntax
+- train: 99.98 % of the proven optimum
+- valid: 99.97 % of the proven optimum
+- test: 99.95 % of the proven optimum
+- level: curves
+- complexity: 164 nodes of syntax
 """
 
 from __future__ import annotations
@@ -53,21 +65,30 @@ KNOWN_FORMATS = {
     "FP16": 16,
     "FP32": 32,
 }
-LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classifier")
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "limit": 0.02,
-    "rate": 0.601,
-    "rate_2": 0.679,
-    "weight": 0.523,
-    "weight_2": 1.86,
+    "first_price": 0.21456,
+    "second_price": 48.713,
+    "weight_range": 0.15615,
+    "gradient_sensitivity": 0.040856,
+    "weight": 0.00011967,
+    "weight_2": 0.0015215,
+    "weight_3": 0.00021676,
 }
 
 
 def rule(model, p):
-    loss = np.exp(-(np.where(model.is_type("Attention"), p.rate, p.rate_2) * model.bits)) * np.where(model.is_type("Conv", "Linear"), p.weight, p.weight_2) / model.param_fraction
-    return model.narrowest(loss <= -np.log1p(-p.limit))
+    high_gradient_sensitivity = model.gradient_sensitivity > p.gradient_sensitivity
+    weight_if_low_weight_range = np.where(high_gradient_sensitivity, p.weight, p.weight_2)
+    low_weight_range = model.weight_range < p.weight_range
+    weight_term = np.where(low_weight_range, weight_if_low_weight_range, p.weight_3)
+    weight = model.param_fraction + weight_term
+    loss = model.loss
+    first = model.cheapest(weight * model.bits + p.first_price * loss)
+    spent = model.total(weight * model.bits_of(first))
+    price = p.second_price * (np.exp(model.param_fraction) + spent)
+    return model.cheapest(weight * model.bits + price * loss)
 
 
 class ProfileError(ValueError):
@@ -87,17 +108,13 @@ class Model:
         self.formats = tuple(formats[at][0] for at in order)
         # (K, 1, 1) bits per weight.
         self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
-        self.layer_type = [layer.get("layer_type") for layer in layers]
-        for at, name in enumerate(self.layer_type):
-            if name not in LAYER_TYPES:
-                known = ", ".join(LAYER_TYPES)
-                raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
-
-    def is_type(self, *names):
-        """Return whether each layer is of one of these types."""
-        return np.isin(self.layer_type, names)
+        self.weight_range = column(layers, "weight_range")
+        self.gradient_sensitivity = column(layers, "gradient_sensitivity")
+        self._sensitivity = sensitivity_table(layers, len(formats))[order]
+        # (K, 1, N) losses that add up where retained accuracies multiply.
+        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
 
     def _index(self, choice):
         """Return the index of a format given by name; indices stay as they are."""
@@ -112,11 +129,26 @@ class Model:
         """Return the format ``chosen`` where the mask holds, ``otherwise`` elsewhere."""
         return np.where(mask, self._index(chosen), self._index(otherwise))
 
-    def narrowest(self, allowed):
-        """Return each layer's narrowest allowed format, the widest where none is."""
-        table = np.broadcast_to(allowed, (len(self.formats), 1, self.num_layers))
-        first, widest = np.argmax(table, axis=0), len(self.formats) - 1
-        return np.where(table.any(axis=0), first, widest).astype(np.uint8)
+    def cheapest(self, cost):
+        """Return each layer's format of least cost, the narrower at a tie."""
+        costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
+        return np.argmin(costs, axis=0).astype(np.uint8)
+
+    def _full(self, values):
+        """Return values with one entry for each layer."""
+        shape = np.broadcast_shapes(np.shape(values), (self.num_layers,))
+        return np.broadcast_to(values, shape)
+
+    def total(self, values):
+        """Return, at every layer, the sum over all layers."""
+        full = self._full(values)
+        # Rounded as when the rule was made; sum() may differ in the last digit.
+        total = np.add.reduceat(full, [0], axis=-1, dtype=float)
+        return np.broadcast_to(total, full.shape)
+
+    def bits_of(self, choices):
+        """Return the bits per weight of chosen formats."""
+        return self.bits[:, 0, 0][choices]
 
 
 def entries(profile: dict, field: str) -> list:
@@ -159,6 +191,18 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
+
+
+def sensitivity_table(layers: list, K: int):
+    """Return (K, N) the loss of accuracy with one layer alone in a format."""
+    rows = []
+    for at, layer in enumerate(layers):
+        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
+        if not isinstance(values, list) or len(values) != K:
+            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
+        limits = "numbers in [0, 1)", 0, 1 - 2**-53
+        rows.append([number(each, place, *limits) for each in values])
+    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:
