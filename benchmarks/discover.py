@@ -7,9 +7,9 @@ Each search is `evolve run` with the configuration below on the data set ``suite
 ``--write`` puts a table between the markers of a file: the shipped rules, and what one would do without
 them, on suites drawn with other seeds and on families that no search has seen.
 
-Of eight seeds, with curves of one, those two whose champions did best on train and valid after 40 000 evaluations
-were searched on to 80 000, and the one taken that then did better on ``suite:77`` and ``suite:78``; test has chosen
-nothing, nor has any of the data sets of the table.
+Of eight seeds, with curves of one, those two whose champions did best on train and valid after 40 000
+evaluations were searched on to 80 000, and the one taken that then did better on ``suite:77`` and
+``suite:78``; test has chosen nothing, nor has any of the data sets of the table.
 """
 
 from __future__ import annotations
