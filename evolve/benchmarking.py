@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,7 +202,7 @@ def _in_processes(cells: Sequence[Cell], should_stop: Callable[[], bool], worker
     stop = context.Event()
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(
-        min(workers, len(cells)), mp_context=context, initializer=_start_worker, initargs=(stop,)
+        min(workers, len(cells)), mp_context=context, initializer=_start_worker, initargs=(stop, os.getpid())
     ) as pool:
         places: dict[Future[CellResult | None], Cell] = {
             pool.submit(_run_in_worker, cell): cell for cell in cells
@@ -222,15 +223,21 @@ def _in_processes(cells: Sequence[Cell], should_stop: Callable[[], bool], worker
 
 
 _stop: Event | None = None
+_parent = 0
 
 
-def _start_worker(stop: Event) -> None:
-    global _stop
+def _start_worker(stop: Event, parent: int) -> None:
+    global _stop, _parent
     # Ctrl-C reaches the whole process group; the main process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _stop = stop
+    _stop, _parent = stop, parent
+
+
+def _should_stop() -> bool:
+    assert _stop is not None
+    # A main process that was killed cannot tell its workers, which would go on with nobody waiting.
+    return _stop.is_set() or os.getppid() != _parent
 
 
 def _run_in_worker(cell: Cell) -> CellResult | None:
-    assert _stop is not None
-    return run_cell(cell, _stop.is_set)
+    return run_cell(cell, _should_stop)

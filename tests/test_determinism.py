@@ -202,6 +202,28 @@ def end(folder: Path) -> None:
     assert_same(folder, never_killed())
 
 
+def test_workers_of_a_killed_benchmark_end_too(tmp_path):
+    """They are told nothing, and would otherwise search on for as long as their run takes."""
+    bench = command(
+        "bench", "--strategies", "random", "--seeds", "2", "--evaluations", "1000000", "--workers", "2"
+    )
+    with started([*bench, "--name", "b"], tmp_path) as process:
+        journals = [tmp_path / "runs" / "bench-b" / "random" / f"seed-{seed}" for seed in range(2)]
+        while process.poll() is None and not all(any(each.glob("journal*")) for each in journals):
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, process.stderr and process.stderr.read()
+        written, quiet = -1, 0
+        for _ in range(60):
+            before, written = written, sum((each / "journal.jsonl").stat().st_size for each in journals)
+            quiet = quiet + 1 if written == before else 0
+            if quiet == 3:
+                return
+            time.sleep(1)
+        pytest.fail("its workers are still searching")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_random_moments_and_resumed(tmp_path, seed):
     """Five kills each, spread over start-up, search and report, resumes killed in their turn."""
