@@ -17,7 +17,10 @@ _DATASETS = click.option(
 @_DATASETS
 @click.option("--signals", default="curves", show_default=True, help="What the rules may read.")
 @click.option(
-    "--objective", default="cliff", show_default=True, help="cliff, or budgets:2.5,3,4 (average bits)."
+    "--objective",
+    default="cliff",
+    show_default=True,
+    help="cliff, budgets:2.5,3,4 (average bits), or relaxed:2.5,3,4.",
 )
 @_JSON
 def evaluate(
