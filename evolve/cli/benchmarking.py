@@ -45,7 +45,7 @@ _DECIDED = ("seed", "generations", "evaluations")
 @click.option("--population", type=int, help="Candidates a generation.  [default: 24]")
 @click.option(
     "--objective",
-    help="Maximised: cliff, budgets:2.5,3,4 (average bits), or relaxed:2.5,3,4 (kept on average).  [default: cliff]",
+    help="Maximised: cliff, budgets:2.5,3,4 (bits), or relaxed:2.5,3,4 (bits on average).  [default: cliff]",
 )
 @click.option(
     "--config",

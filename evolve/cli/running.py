@@ -38,7 +38,7 @@ _CONTROL = click.option(
 )
 @click.option(
     "--objective",
-    help="Maximised: cliff, budgets:2.5,3,4 (average bits), or relaxed:2.5,3,4 (kept on average).  [default: cliff]",
+    help="Maximised: cliff, budgets:2.5,3,4 (bits), or relaxed:2.5,3,4 (bits on average).  [default: cliff]",
 )
 @click.option("--plateau", type=int, help="Stop after so many generations without a better score.")
 @click.option(
