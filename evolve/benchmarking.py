@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from evolve.benchmark_cells import Cell, CellResult, check_same, read_result, re
 from evolve.configuration import RunConfig
 from evolve.datasets import Dataset
 from evolve.errors import InputError
+from evolve.executors import end_with_parent
 from evolve.setup import prepare_run
 from evolve.store import RUNS, check_name
 
@@ -202,7 +202,7 @@ def _in_processes(cells: Sequence[Cell], should_stop: Callable[[], bool], worker
     stop = context.Event()
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(
-        min(workers, len(cells)), mp_context=context, initializer=_start_worker, initargs=(stop, os.getpid())
+        min(workers, len(cells)), mp_context=context, initializer=_start_worker, initargs=(stop,)
     ) as pool:
         places: dict[Future[CellResult | None], Cell] = {
             pool.submit(_run_in_worker, cell): cell for cell in cells
@@ -223,21 +223,16 @@ def _in_processes(cells: Sequence[Cell], should_stop: Callable[[], bool], worker
 
 
 _stop: Event | None = None
-_parent = 0
 
 
-def _start_worker(stop: Event, parent: int) -> None:
-    global _stop, _parent
+def _start_worker(stop: Event) -> None:
+    global _stop
     # Ctrl-C reaches the whole process group; the main process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _stop, _parent = stop, parent
-
-
-def _should_stop() -> bool:
-    assert _stop is not None
-    # A main process that was killed cannot tell its workers, which would go on with nobody waiting.
-    return _stop.is_set() or os.getppid() != _parent
+    end_with_parent()
+    _stop = stop
 
 
 def _run_in_worker(cell: Cell) -> CellResult | None:
-    return run_cell(cell, _should_stop)
+    assert _stop is not None
+    return run_cell(cell, _stop.is_set)

@@ -106,16 +106,20 @@ _worker_arena: Arena | None = None
 
 def _start_worker(profiles: Sequence[ModelProfile], level: str, budgets: Budgets | None) -> None:
     global _worker_arena
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _worker_arena = Arena(profiles, level, budgets)
 
 
-def _end_with_parent() -> None:
-    """End this worker when the main process is gone, which may have been killed and can tell nobody."""
+def end_with_parent() -> None:
+    """End this worker once the main process is gone, which may have been killed and can tell nobody."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
-    os._exit(1)
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _evaluate_in_worker(task: Task) -> list[ModelScores | Failure]:

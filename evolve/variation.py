@@ -51,7 +51,9 @@ def _with_values(candidate: Candidate, changed: Mapping[str, float]) -> Candidat
 
 def _moved(before: tuple[Parameter, ...], units: list[float], after: list[float]) -> dict[str, float]:
     moved = zip(before, units, after, strict=True)
-    return {each.name: each.from_unit(new) for each, old, new in moved if new != old}
+    values = {each.name: (each.default, each.from_unit(new)) for each, old, new in moved if new != old}
+    # A move can be too small for the digits that a number has.
+    return {name: after for name, (before, after) in values.items() if after != before}
 
 
 def mutate_parameters(candidate: Candidate, template: Template) -> Varied:
