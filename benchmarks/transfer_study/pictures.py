@@ -24,9 +24,9 @@ def draw(rows: Sequence[Row]) -> bytes:
     """Return the ratios of each network as dots, their medians as bars, a panel a budget, as SVG."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(3.7)
-        width = 0.795 / len(BUDGETS)
+        width = 0.78 / len(BUDGETS)
         for place, budget in enumerate(BUDGETS):
-            axes = figure.add_axes((0.195 + place * width, 0.17, width - 0.02, 0.66))
+            axes = figure.add_axes((0.21 + place * width, 0.17, width - 0.02, 0.66))
             _draw_panel(axes, rows, budget)
             axes.set_title(f"{budget:g} bits")
             axes.set_yticks(range(len(RIVALS)), RIVALS if place == 0 else [""] * len(RIVALS))
@@ -35,7 +35,7 @@ def draw(rows: Sequence[Row]) -> bytes:
             axes.plot([], [], "o", color=colour, markersize=4, label=way)[0]
             for way, colour in _COLOURS.items()
         ]
-        figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.185, 1.01), ncols=2)
+        figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.2, 1.01), ncols=2)
         return svg(figure)
 
 
