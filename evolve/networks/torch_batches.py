@@ -88,6 +88,21 @@ def _read_batch(given: Any, device: torch.device, place: str, name: str) -> Batc
     return batch
 
 
+def split_batch(batch: Batch, count: int) -> list[Batch]:
+    """Cut a batch into about so many pieces: every tensor that has as many rows as the first one is cut."""
+    rows = len(batch.tensors[0]) if batch.tensors[0].ndim else 0
+    size = max(1, -(-rows // count))
+
+    def piece(start: int) -> Batch:
+        def cut(each: Any) -> Any:
+            whole = not isinstance(each, torch.Tensor) or not each.ndim or len(each) != rows
+            return each if whole else each[start : start + size]
+
+        return Batch(*tree_map(cut, (batch.arguments, dict(batch.keywords), batch.labels)))
+
+    return [piece(start) for start in range(0, rows, size)] if rows else [batch]
+
+
 def output_tensor(result: Any, name: str) -> torch.Tensor:
     """Return the tensor that a network's result is compared by: its logits, or the first there is.
 

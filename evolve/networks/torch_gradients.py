@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from evolve.networks.metrics import LABELLED, Reference
 from evolve.networks.network import WeightArray
 from evolve.networks.torch_network import TorchNetwork
+
+#: Pieces that a batch is cut into for second derivatives, whose graph holds several times its activations.
+_PIECES = 8
 
 
 def fisher_information(
@@ -77,22 +81,26 @@ def hessian_traces(
     def add(name: str, product: torch.Tensor) -> None:
         traces[name] += float((signs[name] * product).sum()) / (probes * product.numel())
 
+    sums: list[torch.Tensor] = []
+
+    def note(name: str, slope: torch.Tensor) -> None:
+        sums.append(_SignedSum.apply(slope, signs[name]))  # type: ignore[no-untyped-call] # torch's
+
+    values = list(parameters.values())
     try:
-        with _gradients_of(network), _twice_differentiable(), _handed_on(parameters, add):
+        with _gradients_of(network), _twice_differentiable():
             for probe in range(probes):
-                loss = _loss(network, probe % network.num_batches)
-                values = list(parameters.values())
-                slopes = torch.autograd.grad(
-                    loss, values, create_graph=True, allow_unused=True, materialize_grads=True
-                )
                 signs |= {name: _signs(each, rng) for name, each in parameters.items()}
-                pairs = zip(slopes, signs.values(), strict=True)
-                sums = [_SignedSum.apply(*pair) for pair in pairs]  # type: ignore[no-untyped-call] # torch's
-                # Only their graph is needed now.
-                del slopes, loss
-                followed = [each for each in sums if each.requires_grad]
-                if followed:
-                    torch.autograd.backward(followed, inputs=values)
+                for loss in _losses(network, probe % network.num_batches):
+                    with _handed_on(parameters, note), warnings.catch_warnings():
+                        # The gradients are taken away, so there is no circle to warn of.
+                        warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True")
+                        torch.autograd.backward(loss, create_graph=True, inputs=values)
+                    followed = [each for each in sums if each.requires_grad]
+                    sums.clear()
+                    if followed:
+                        with _handed_on(parameters, add):
+                            torch.autograd.backward(followed, inputs=values)
     except RuntimeError as fault:  # what torch raises where a derivative has none of its own
         return {}, f"no second derivative: {fault}".splitlines()[0]
     return traces, None
@@ -119,15 +127,28 @@ class _SignedSum(torch.autograd.Function):
         return sign.to(ctx.dtype) * gradients[0], None
 
 
-def _loss(network: TorchNetwork, batch: int) -> torch.Tensor:
-    output, targets = network.forward(batch), network.targets(batch)
-    rows = network.classes_last(output)
-    labels = torch.from_numpy(np.asarray(targets.labels)).to(output.device)
+def _losses(network: TorchNetwork, batch: int) -> Iterator[torch.Tensor]:
+    """Yield the loss of a batch in parts that add up to it, each of a few samples."""
+    labels = torch.from_numpy(np.asarray(network.targets(batch).labels))
     if network.task in LABELLED:
-        flat = rows.reshape(-1, rows.shape[-1]).float()
-        labels = torch.where(labels < 0, -100, labels)
-        return torch.nn.functional.cross_entropy(flat, labels, ignore_index=-100)
-    return ((rows - labels.reshape(rows.shape).to(rows.dtype)) ** 2).mean()
+        labels = torch.where(labels < 0, -100, labels).reshape(-1)
+        count = max(1, int((labels >= 0).sum()))
+    else:
+        count = labels.numel()
+    for rows, output in network.forward_in_pieces(batch, _PIECES):
+        found = network.classes_last(output)
+        found = found.reshape(-1, found.shape[-1])
+        # Nothing here may hold what the loss lets go of.
+        del output
+        if network.task in LABELLED:
+            wanted = labels[rows].to(found.device)
+            yield (
+                torch.nn.functional.cross_entropy(found.float(), wanted, ignore_index=-100, reduction="sum")
+                / count
+            )
+        else:
+            wanted = labels.reshape(-1, found.shape[-1])[rows].to(found)
+            yield ((found - wanted) ** 2).sum() / count
 
 
 @contextmanager

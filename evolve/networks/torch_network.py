@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from evolve.networks.torch_batches import (
     make_targets,
     output_tensor,
     read_batches,
+    split_batch,
 )
 from evolve.networks.torch_layers import TorchLayer, find_torch_layers
 from evolve.networks.torch_recorder import Recorder
@@ -57,6 +58,7 @@ class TorchNetwork:
         self.batches = read_batches(loader, device, self.name)
         self.num_batches = len(self.batches)
         self._programs: list[Tape | None] = []
+        self._rows_of_samples: dict[int, int | None] = {}
         first = self._record(self.batches[0])
         self.task = choose_task(self.batches[0], first, task, self.name)
         self._class_axis = _class_axis(self.batches[0], first, self.task)
@@ -91,6 +93,41 @@ class TorchNetwork:
         """Return the output of a batch as a tensor; gradients are followed unless they are off."""
         with _same_kernels():
             return self._call(self.batches[batch])
+
+    def forward_in_pieces(self, batch: int, count: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the output of a batch in about so many pieces, and which of its rows each one holds.
+
+        A row is what has labels of its own, such as a token. Where samples depend on one another, or on
+        their number, the batch is one piece.
+        """
+        pieces = split_batch(self.batches[batch], count)
+        if len(pieces) > 1 and batch not in self._rows_of_samples:
+            self._rows_of_samples[batch] = self._independent_rows(batch, pieces)
+        rows = self._rows_of_samples.get(batch)
+        if rows is None:
+            yield slice(None), self.forward(batch)
+            return
+        stop = 0
+        for piece in pieces:
+            start, stop = stop, stop + rows * len(piece.tensors[0])
+            with _same_kernels():
+                output = self._call(piece)
+            yield slice(start, stop), output
+            del output
+
+    def _independent_rows(self, batch: int, pieces: Sequence[Batch]) -> int | None:
+        """Return how many rows of output a sample has; None where pieces do not give what the batch gives."""
+        with torch.no_grad(), _same_kernels():
+            whole = self._call(self.batches[batch])
+            try:
+                parts = torch.cat([self._call(each) for each in pieces])
+            except (RuntimeError, ValueError, IndexError):  # the shapes do not allow for pieces
+                return None
+        if parts.shape != whole.shape or not torch.allclose(parts, whole, rtol=1e-4, atol=1e-5):
+            return None
+        samples = sum(len(each.tensors[0]) for each in pieces)
+        rows = self.classes_last(whole).shape[:-1].numel()
+        return rows // samples if rows % samples == 0 else None
 
     @contextmanager
     def replaced(self, weights: Mapping[str, WeightArray]) -> Iterator[nn.Module]:
