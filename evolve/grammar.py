@@ -77,12 +77,26 @@ class Vocabulary:
     @cached_property
     def quantities(self) -> tuple[Node, ...]:
         """The scores a rule can read directly."""
-        # Twice, for they are few beside the signals and what the slot is there for.
-        found = [Node("local", value=name) for name in self.reads] * 2
+        found = [Node("local", value=name) for name in self.reads]
         found += [Node("signal", value=name) for name in self.signals]
         if self.level == "curves":
             found += [Node("sensitivity", value=name) for name in self.formats]
         return tuple(found)
+
+    @cached_property
+    def _quantities_by_cost(self) -> tuple[tuple[Node, ...], ...]:
+        """The same by what reading them costs: the template's own scores, then level by level."""
+        groups: dict[str, list[Node]] = {}
+        for each in self.quantities:
+            signal = each.operation == "signal"
+            groups.setdefault(ALL_SIGNALS[str(each.value)].level if signal else each.operation, []).append(
+                each
+            )
+        return tuple(tuple(each) for each in groups.values())
+
+    def random_quantity(self) -> Node:
+        """Draw a score that a rule can read directly, one of each level as often as one of any other."""
+        return random.choice(random.choice(self._quantities_by_cost))
 
     @cached_property
     def tables(self) -> tuple[Node, ...]:
@@ -124,7 +138,7 @@ class Vocabulary:
         if leaf.operation == "sensitivity" and random.random() < 0.5:
             return Node("sensitivity", value=self.near_format(str(leaf.value)))
         if leaf.type == "score":
-            return random.choice(self.quantities)
+            return self.random_quantity()
         return random.choice(self.tables) if leaf.type == "table" else undrawn_number()
 
     def numbers_by_type(self, draw: Callable[[], float]) -> Node:
@@ -175,7 +189,7 @@ class Vocabulary:
 
     def _random_score(self, depth: int) -> Node:
         if depth <= 0 or random.random() < 0.6:
-            return random.choice(self.quantities)
+            return self.random_quantity()
         return self._random_operation("score", depth)
 
     def _random_table(self, depth: int) -> Node:

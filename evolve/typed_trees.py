@@ -99,7 +99,7 @@ _MUTATIONS: Mapping[str, float] = {
     "hoist": 1.0,
     "split": 2.0,
     "types": 3.0,
-    "weigh": 1.0,
+    "weigh": 2.0,
 }
 
 
@@ -156,18 +156,26 @@ def _number_by_type(node: Node, words: Vocabulary) -> Node:
 
 
 def _weigh(node: Node, words: Vocabulary) -> Node:
-    """Multiply a branch by one factor where a mask holds and another elsewhere, or by one a layer type."""
+    """Multiply a branch by a factor that differs from layer to layer.
+
+    By one a layer type, by one where a mask holds and another elsewhere, or by a score with a number
+    added: the larger the number, the less the score weighs (linear scaling, Keijzer 2003).
+    """
     nodes = list(node.walk())
     places = [place for place, each in enumerate(nodes) if each.type in ("score", "table")]
     if not places:
         return node
     place = random.choice(places)
     one = Node("number", value=1.0)
-    if random.random() < 0.5:
-        factor = words.numbers_by_type(lambda: _near(one, 0.03))
-    else:
-        numbers = [Node("number", value=float(f"{_near(one, 2.0):.3g}")) for _ in range(2)]
-        factor = Node("where", (words.random_expression("mask", 0), *numbers))
+    match random.choice(("types", "mask", "score")):
+        case "types":
+            factor = words.numbers_by_type(lambda: _near(one, 0.03))
+        case "mask":
+            numbers = [Node("number", value=float(f"{_near(one, 2.0):.3g}")) for _ in range(2)]
+            factor = Node("where", (words.random_expression("mask", 0), *numbers))
+        case _:
+            number = Node("number", value=float(f"{_near(one, 2.0):.3g}"))
+            factor = Node("add", (words.random_expression("score", 0), number))
     return replace_at(node, place, Node("multiply", (nodes[place], factor)))
 
 

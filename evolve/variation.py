@@ -73,6 +73,9 @@ def mutate_parameters(candidate: Candidate, template: Template) -> Varied:
 def redraw_parameters(candidate: Candidate, template: Template, kept: Mapping[str, float]) -> Varied:
     """Draw the numbers of a new structure anew, either all of them near or some of them far.
 
+    What was changed mostly changes the scale of a loss too, so that first of all the parameter that trades
+    bits for loss is out of place.
+
     Args:
         candidate: A rule with at least one parameter.
         template: Its template.
@@ -89,7 +92,11 @@ def redraw_parameters(candidate: Candidate, template: Template, kept: Mapping[st
             drawn[place] = random.random() if random.random() < 0.5 else random.gauss(unit, 0.15)
         elif new[place]:
             drawn[place] = random.gauss(unit, 0.01)
-    if not any(new) or random.random() < 0.3:
+    names = [each.name for each in parameters]
+    if template.sweep is not None and template.sweep.parameter in names and random.random() < 0.6:
+        swept = names.index(template.sweep.parameter)
+        drawn[swept] = random.gauss(units[swept], 0.15)
+    elif not any(new) or random.random() < 0.3:
         moved = random.randrange(len(units))
         drawn[moved] = random.gauss(units[moved], 0.1 if far else 0.01)
     changed = _moved(parameters, units, [min(1.0, max(0.0, unit)) for unit in drawn])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -182,10 +183,24 @@ def test_a_constant_becomes_a_number_for_each_layer_type_near_it():
         assert all(abs(rate / 0.52 - 1) < 0.03 for rate in rates)
 
 
-def test_redrawn_numbers_of_a_new_structure_leave_those_it_inherited_mostly_alone():
+def test_a_branch_may_get_a_score_with_a_number_added_as_its_factor():
     rule, template = a_rule_with_a_rate(), TEMPLATES["weighted"]
-    kept = {"price": 350.0}
-    moved = {"price": 0, "rate": 0}
+    found = set()
+    with seeded() as reseed:
+        for seed in range(600):
+            reseed(seed)
+            made, _ = mutate_structure(rule, template, WORDS)
+            found |= set(re.findall(r"\* \(model\.(\w+) \+ p\.weight\)", dict(made.slots)["loss"]))
+    assert len(found) > 3
+
+
+def test_redrawn_numbers_of_a_new_structure_leave_those_it_inherited_mostly_alone():
+    """But for the price, which a new structure mostly needs to be another."""
+    template = TEMPLATES["weighted"]
+    slots = (("weight", "model.param_fraction + p.weight"), a_rule_with_a_rate().slots[1])
+    rule = Candidate("weighted", slots, (("price", 350.0), ("weight", 0.2), ("rate", 0.52)))
+    kept = {"price": 350.0, "weight": 0.2}
+    moved = {"price": 0, "weight": 0, "rate": 0}
     with seeded() as reseed:
         for seed in range(200):
             reseed(seed)
@@ -196,4 +211,5 @@ def test_redrawn_numbers_of_a_new_structure_leave_those_it_inherited_mostly_alon
                 moved[name] += value != dict(rule.parameters)[name]
                 assert value == dict(rule.parameters)[name] or f"{name} " in words
     assert moved["rate"] > 150
-    assert 0 < moved["price"] < 60
+    assert 90 < moved["price"] < 150
+    assert 0 < moved["weight"] < 40

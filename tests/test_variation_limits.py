@@ -86,6 +86,15 @@ def test_every_level_uses_all_it_may_read():
         assert levels == set(range(LEVELS.index(level) + 1))
 
 
+def test_a_level_is_read_as_often_as_another_however_few_signals_it_has():
+    for level, gradients in (("gradient", 1 / 3), ("curves", 1 / 4)):
+        words = vocabulary(MODEL.format_names, level)
+        with seeded() as reseed:
+            reseed(2)
+            drawn = [words.random_quantity().value for _ in range(2000)]
+        assert drawn.count("gradient_sensitivity") / len(drawn) == pytest.approx(gradients, abs=0.04)
+
+
 def test_all_formats_and_no_others_are_drawn():
     words = vocabulary(("INT3", "FP16"), "curves")
     slot = Slot("clauses", "clauses")

@@ -11,7 +11,7 @@ from evolve.grammar import seeded
 from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, gather, rank_key
 from evolve.search.operators import Select, apply_operator
 from evolve.search.rates import OperatorRates
-from evolve.search.refinement import Refiner
+from evolve.search.refiner import Refiner
 from evolve.variation import redraw_parameters
 
 #: Refinement takes at most one of so many offspring, where other operators are in use.
@@ -67,13 +67,12 @@ class Breeder:
         self._refiner = Refiner(self._problem)
         self._best = None
 
-    def breed(self, select: Select, pool: Sequence[Scored], rising: Sequence[Scored] = ()) -> list[Offspring]:
+    def breed(self, select: Select, pool: Sequence[Scored]) -> list[Offspring]:
         """Return one generation of offspring.
 
         Args:
             select: Draws a parent; called while Python's global generator is seeded.
             pool: What is worth refining.
-            rising: What is refined beside the best of it, the first first.
         """
         population, shares = self._problem.population, self._rates.shares()
         if len(shares) == 1:
@@ -84,7 +83,6 @@ class Breeder:
             pool,
             min(most, round(shares.get("refine", 0.0) * population)),
             lambda: self._seeds.draw(1)[0],
-            rising,
         )
         self._novelty.add([each.candidate for each in refined])
         self._parents = {each.candidate.id: each for each in (*pool, *self._refiner.best)}

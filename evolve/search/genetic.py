@@ -25,12 +25,11 @@ _TIRES = 40.0
 _LEAST_NICHE = 3
 #: Structures that wait to be refined, elites or not: a structure is good only once its numbers are.
 _PROMISING = 100
-#: Structures remembered for having risen above their parents, and what remains of a rise a generation later.
-_RISING, _FADES = 30, 0.9
 #: Generations of random rules that an epoch begins with.
 _OPENING = 5
-#: A search starts anew after so many generations in which its best rule has not risen by so much.
-_PATIENCE, _RISE = 30, 1e-4
+#: A search starts anew after so many generations in which the gap that its best rule leaves to the optimum
+#: has not closed by such a part.
+_PATIENCE, _CLOSED = 40, 0.1
 #: Rules that an epoch leaves behind, and fresh epochs after which one starts from what all left.
 _LEGACY, _FRESH_EPOCHS = 20, 3
 
@@ -74,12 +73,10 @@ class Genetic:
         self._promising: list[Scored] = []
         self._legacy: list[Scored] = []
         self._varied: dict[str, int] = {}
-        self._rises: dict[str, float] = {}
-        self._risen: dict[str, Scored] = {}
         self._epoch = 0
         self._opening = _OPENING
         self._idle = 0
-        self._height = -math.inf
+        self._gap = math.inf
 
     @property
     def elites(self) -> int:
@@ -92,9 +89,7 @@ class Genetic:
             return self._breeder.begin_anew() if self._epoch or self._elites else self._breeder.begin()
         if not self._elites:
             return self._breeder.begin()
-        pool = [*self._elites, *self._promising]
-        rising = sorted(self._rises, key=lambda name: self._rises[name], reverse=True)
-        return self._breeder.breed(self._selection(), pool, [self._risen[name] for name in rising])
+        return self._breeder.breed(self._selection(), [*self._elites, *self._promising])
 
     def _selection(self) -> Select:
         niches: dict[str, list[_Individual]] = {}
@@ -137,35 +132,15 @@ class Genetic:
         """Let the best of elites and offspring be the elites; start anew where nothing has risen for long."""
         self._breeder.tell(scored)
         self._opening = max(0, self._opening - 1)
-        if self._has_niches:
-            self._note_rises(scored)
         self.welcome(scored)
         if not (self._restarts and self._has_niches and scored):
             return
-        best = self._elites[0].evaluation.objective
+        gap = 1.0 - self._elites[0].evaluation.objective
         self._idle += 1
-        if best > self._height + _RISE:
-            self._height, self._idle = best, 0
+        if gap < (1.0 - _CLOSED) * self._gap:
+            self._gap, self._idle = gap, 0
         if self._idle >= _PATIENCE:
             self._start_anew(1 + max(each.generation for each in scored))
-
-    def _note_rises(self, scored: Sequence[Scored]) -> None:
-        """Remember the new structures that rose most above their parents, more so the newer they are.
-
-        A structure may begin far below the best, and yet be the one whose numbers are worth tuning.
-        """
-        parents = {each.candidate.id: each.evaluation.objective for each in self._elites}
-        rises = {name: rise * _FADES for name, rise in self._rises.items()}
-        for each in scored:
-            known = [parents[name] for name in each.offspring.parents if name in parents]
-            if known and each.offspring.operator not in ("refine", "parameters"):
-                rise = each.evaluation.objective - max(known)
-                if rise > _RISE:
-                    rises[each.candidate.id] = rise
-                    self._risen[each.candidate.id] = each
-        best = sorted(rises, key=lambda name: rises[name], reverse=True)[:_RISING]
-        self._rises = {name: rises[name] for name in best}
-        self._risen = {name: self._risen[name] for name in best}
 
     def _start_anew(self, generation: int) -> None:
         """Begin another epoch, from random rules or, now and then, from the best of those before it.
@@ -175,10 +150,9 @@ class Genetic:
         """
         self._legacy += _first_of(self._elites, lambda each: each.candidate.structure, 1)[:_LEGACY]
         self._epoch += 1
-        self._idle, self._height = 0, -math.inf
+        self._idle, self._gap = 0, math.inf
         self._opening = _OPENING
         self._elites, self._promising, self._varied = [], [], {}
-        self._rises, self._risen = {}, {}
         if self._epoch % (_FRESH_EPOCHS + 1) == _FRESH_EPOCHS:
             self._opening = 0
             self.welcome(self._legacy)
@@ -210,11 +184,10 @@ class Genetic:
             "promising": [each.candidate.id for each in self._promising],
             "legacy": [each.candidate.id for each in self._legacy],
             "varied": dict(self._varied),
-            "rises": dict(self._rises),
             "epoch": self._epoch,
             "opening": self._opening,
             "idle": self._idle,
-            "height": self._height if math.isfinite(self._height) else None,
+            "gap": self._gap if math.isfinite(self._gap) else None,
         }
 
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
@@ -224,12 +197,10 @@ class Genetic:
         self._promising = [archive[each] for each in state["promising"]]
         self._legacy = [archive[each] for each in state["legacy"]]
         self._varied = dict(state["varied"])
-        self._rises = dict(state["rises"])
-        self._risen = {name: archive[name] for name in self._rises}
         self._epoch = state["epoch"]
         self._opening = state["opening"]
         self._idle = state["idle"]
-        self._height = -math.inf if state["height"] is None else state["height"]
+        self._gap = math.inf if state["gap"] is None else state["gap"]
 
 
 def _first_of(ranked: Sequence[Scored], kind: Callable[[Scored], object], count: int) -> list[Scored]:

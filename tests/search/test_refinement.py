@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from evolve.candidates import Candidate, Evaluation, Offspring, Scored, SplitScore
 from evolve.configuration import RunConfig
 from evolve.parameters import linear, log
-from evolve.search.refinement import Refinement, Refiner, structure_id
+from evolve.search.refinement import Refinement
+from evolve.search.refiner import Refiner, structure_id
 from evolve.setup import prepare_run
 from evolve.templates import Template
 
@@ -129,12 +131,39 @@ def test_the_refiner_refines_structures_with_numbers_and_then_lets_them_be():
 
 def test_a_structure_is_refined_again_by_larger_generations():
     under_test = refiner()
-    sizes = [0]
-    while asked := under_test.ask([start()], 100, lambda: sizes.append(0) or 1):
-        sizes[-1] = len(asked)
+    sizes = []
+    while asked := under_test.ask([start()], 1000, lambda: 1):
+        sizes.append(len(asked))
         under_test.tell([replace(start(), offspring=each) for each in asked])
-    smallest = sizes[1]
-    assert sizes == [0, smallest, 2 * smallest, 4 * smallest]
+    smallest = sizes[0]
+    assert list(dict.fromkeys(sizes)) == [smallest, 2 * smallest, 4 * smallest]
+
+
+def test_what_rises_is_followed_and_what_is_new_gets_its_turn():
+    flat = {f"flat{place}": replace(FORM, name=f"flat{place}") for place in range(12)}
+    problem = prepare_run(RunConfig()).problem
+    under_test = Refiner(replace(problem, templates={FORM.name: FORM, **flat}))
+    level = 0.75
+
+    def judged(offspring: Offspring) -> Scored:
+        if offspring.candidate.template == FORM.name:
+            return scored(offspring)
+        score = SplitScore(level, 1, 1, 1, 1, level, level)
+        return Scored(offspring, Evaluation("ok", train=score))
+
+    starts = [start(form) for form in (FORM, *flat.values())]
+    pool = [judged(each.offspring) for each in starts]
+    assert pool[0].evaluation.objective < level
+    samples = dict.fromkeys((FORM.name, *flat), 0)
+    best = 0.0
+    while best < 0.99:
+        told = [judged(each) for each in under_test.ask(pool, 40, lambda: 1)]
+        under_test.tell(told)
+        for each in told:
+            samples[each.candidate.template] += 1
+            best = max(best, each.evaluation.objective)
+    assert min(samples.values()) > 0
+    assert samples[FORM.name] > 2 * statistics.median(samples[name] for name in flat)
 
 
 def test_nothing_is_asked_where_nothing_is_wanted():
