@@ -174,7 +174,7 @@ class TestFinding:
 class TestRunning:
     def test_an_operator_is_used_told_and_verified(self, folder):
         write(folder, "mine", TWO_PARENTS)
-        store, setup, outcome = run("a", operators="default,mine=30")
+        store, setup, outcome = run("a", operators="default,mine=90")
         made = [each for each in outcome.scored if each.offspring.operator == "mine"]
         assert len(made) > 5
         assert all(len(each.offspring.parents) == 2 for each in made)
@@ -237,7 +237,7 @@ class TestRunning:
         with pytest.raises(
             PluginError, match=r"mine\.py, line 8: the operator raises IndexError.*check mine"
         ):
-            run("a", operators="default,mine=30")
+            run("a", operators="default,mine=90")
         # What was committed is a run that can be looked at.
         assert RunStore(Path("runs/a")).config()["operators"]["mine"] == 30.0
 
