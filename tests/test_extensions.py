@@ -239,7 +239,7 @@ class TestRunning:
         ):
             run("a", operators="default,mine=90")
         # What was committed is a run that can be looked at.
-        assert RunStore(Path("runs/a")).config()["operators"]["mine"] == 30.0
+        assert RunStore(Path("runs/a")).config()["operators"]["mine"] == 90.0
 
     def test_a_template_is_filled_anew_and_by_other_plugins(self, folder):
         new_plugin("form", folder, "template")
