@@ -147,6 +147,28 @@ def test_what_is_left_out_has_no_say_and_of_several_one_counts():
         assert (row.divergence, row.network, row.family) == (expected, outside.name, fold.family)
 
 
+def test_what_is_handed_out_is_chosen_on_calibration_data():
+    fold = folds.folds_of(PROFILES)[0]
+    outside = fold.left_out[0]
+    own, narrow, wide = (np.full(outside.num_layers, at, np.uint8).tobytes() for at in (0, 1, 2))
+    proposals = [
+        Proposal("w", outside, 3.0, own),
+        Proposal(UNIFORM, outside, 3.0, narrow),
+        Proposal(UNIFORM, outside, 3.0, wide),
+        Proposal(UNIFORM, outside, 2.0, narrow),
+    ]
+    held_out = {(outside.name, own): 0.1, (outside.name, narrow): 0.2, (outside.name, wide): 0.3}
+
+    def divergence(*on_calibration):
+        calibration = dict(zip(held_out, on_calibration, strict=True))
+        (row,) = comparing.handed_out("w", proposals, fold, calibration, held_out)
+        return row.divergence
+
+    assert divergence(1.0, 1.0, 2.0) == 0.1
+    assert divergence(1.0, 0.9, 2.0) == 0.2
+    assert divergence(1.0, 0.9, 0.8) == 0.3
+
+
 def rows():
     def row(network, way, divergence, budget=2.5):
         return comparing.Row("f", network, budget, way, budget, divergence)

@@ -87,3 +87,31 @@ def rows_of(way: str, proposals: Sequence[Proposal], fold: Fold, measured: Measu
         ranked = sorted(rows, key=lambda row: row.divergence)
         assert len(ranked) == 1 or way in (UNIFORM, RANDOM)
         yield ranked[len(ranked) // 2 if way == RANDOM else 0]
+
+
+def handed_out(
+    way: str, proposals: Sequence[Proposal], fold: Fold, calibration: Measured, measured: Measured
+) -> Iterator[Row]:
+    """Yield what is measured of a rule that is handed out as `check-network` does it.
+
+    That is the allocation or a uniform format of no more bits, whichever does best on calibration data.
+
+    Args:
+        way: What to call it.
+        proposals: The rule's, and all uniform formats.
+        fold: Whose networks left out count.
+        calibration: What the proposals measure there.
+        measured: What they measure on held-out data.
+    """
+    cases: dict[tuple[str, float], list[Proposal]] = {}
+    present = {each.name for each in fold.left_out}
+    for each in proposals:
+        if each.profile.name in present:
+            cases.setdefault((each.profile.name, each.budget), []).append(each)
+    for (name, budget), several in cases.items():
+        if all(each.way == UNIFORM for each in several):
+            continue
+        # At a tie the rule's own, which stands first.
+        best = min(several, key=lambda each: calibration[name, each.choices])
+        bits = bits_of(best.profile, np.frombuffer(best.choices, dtype=np.uint8))
+        yield Row(fold.family, name, budget, way, bits, measured[name, best.choices])

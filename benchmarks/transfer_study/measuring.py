@@ -1,4 +1,4 @@
-"""Measures whole allocations on the real networks, each once, on data that no profile was measured on."""
+"""Measures whole allocations on the real networks, each once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from evolve.profiles import ModelProfile
 
 #: Format index of each layer, as bytes: what allocations are told apart by.
 Choices = bytes
+#: The data that profiles were measured on, and those that nothing was.
+Part = Literal["calibration", "held_out"]
 #: Told how many networks are done.
 Progress = Callable[[int], None]
 
@@ -28,18 +31,20 @@ def measure_all(
     weights: Path,
     cache: Path,
     workers: int,
+    part: Part = "held_out",
     progress: Progress = lambda _: None,
 ) -> dict[tuple[str, Choices], float]:
-    """Return the KL divergence of the outputs on held-out data in nats, by network and allocation.
+    """Return the KL divergence of the outputs in nats, by network and allocation.
 
     Args:
         wanted: The allocations to measure of each network.
         weights: The folder of trained weights; a network that is not there is trained.
         cache: A folder that keeps what was measured, a file a network.
         workers: Networks measured at once.
+        part: The data to measure on.
         progress: Called after each network.
     """
-    jobs = [(profile, sorted(chosen), weights, cache) for profile, chosen in wanted.items()]
+    jobs = [(profile, sorted(chosen), weights, cache / part, part) for profile, chosen in wanted.items()]
     found: dict[tuple[str, Choices], float] = {}
     for done, (profile, measured) in enumerate(zip(wanted, _mapped(jobs, workers), strict=True), 1):
         found |= {(profile.name, choices): divergence for choices, divergence in measured.items()}
@@ -48,7 +53,7 @@ def measure_all(
 
 
 def _mapped(
-    jobs: list[tuple[ModelProfile, list[Choices], Path, Path]], workers: int
+    jobs: list[tuple[ModelProfile, list[Choices], Path, Path, Part]], workers: int
 ) -> Iterator[dict[Choices, float]]:
     if workers == 1:
         yield from (_measure(*job) for job in jobs)
@@ -57,7 +62,9 @@ def _mapped(
         yield from pool.map(_measure, *zip(*jobs, strict=True))
 
 
-def _measure(profile: ModelProfile, wanted: list[Choices], folder: Path, cache: Path) -> dict[Choices, float]:
+def _measure(
+    profile: ModelProfile, wanted: list[Choices], folder: Path, cache: Path, part: Part
+) -> dict[Choices, float]:
     """Return the divergence of each allocation of a network; it is loaded only where one is new."""
     known = MeasurementCache(cache / f"{profile.name}.jsonl")
     about = {name: profile.provenance[name] for name in ("versions", "weights_sha256", "data_sha256")}
@@ -66,16 +73,17 @@ def _measure(profile: ModelProfile, wanted: list[Choices], folder: Path, cache: 
     if new:
         torch.set_num_threads(1)
         entry = find_entry(profile.name)
-        _, held_out = networks_of(entry, trained(entry, folder))
-        if held_out.provenance["weights_sha256"] != profile.provenance["weights_sha256"]:
+        calibration, held_out = networks_of(entry, trained(entry, folder))
+        network = calibration if part == "calibration" else held_out
+        if network.provenance["weights_sha256"] != profile.provenance["weights_sha256"]:
             raise SystemExit(
                 f"{profile.name}: the weights in {folder} are not those that were profiled; "
                 "train and profile the zoo again with benchmarks/train_zoo.py"
             )
-        reference, rounded = reference_of(held_out), rounded_weights(profile, held_out)
+        reference, rounded = reference_of(network), rounded_weights(profile, network)
         for choices in new:
             weights = {layer: rounded[layer, name] for layer, name in _formats(profile, choices).items()}
-            known.add(keys[choices], measure_weights(held_out, reference, weights))
+            known.add(keys[choices], measure_weights(network, reference, weights))
     found = {choices: known.find(key) for choices, key in keys.items()}
     return {choices: each.divergence for choices, each in found.items() if each is not None}
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from evolve.reports.readable import shown_rule
 from evolve.store import write_atomically
+from transfer_study.allocating import UNIFORM
 from transfer_study.comparing import Row
 from transfer_study.pictures import draw
 from transfer_study.searching import BUDGETS, MOST, OBJECTIVE, POPULATION
-from transfer_study.study import CHEAP_RULE, CURVES_RULE, STUDIES, Chosen, Settings
-from transfer_study.tables import as_csv, family_table, goals, network_table, ratio_table
+from transfer_study.study import CHEAP_RULE, CURVES_RULE, HANDED_OUT, STUDIES, Chosen, Settings
+from transfer_study.tables import as_csv, family_table, goals, network_table, ratio, ratio_table
 
 PICTURE, ROWS, RULES, PAGE = "transfer.svg", "transfer.csv", "rules.json", "transfer.md"
 _SUMMARY = """
@@ -59,10 +60,17 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def goal_lines(rows: Sequence[Row]) -> str:
-    """Return the goals, each with what was found."""
-    return "\n".join(
+    """Return the goals, each with what was found, and what is handed out in the end."""
+    lines = [
         f"- {'Reached' if each.kept else '**Missed**'}: {each.words}: {each.found}." for each in goals(rows)
+    ]
+    found = ratio(rows, HANDED_OUT, UNIFORM)
+    lines.append(
+        "- As `check-network` hands it out, which is the rule's allocation or a uniform format, whichever "
+        f"does best on calibration data: better than the best uniform format in {found.won} of {found.count} "
+        f"cases, that format itself in {found.tied}, worse in {found.count - found.won - found.tied}."
     )
+    return "\n".join(lines)
 
 
 def facts(rows: Sequence[Row], chosen: Sequence[Chosen], settings: Settings) -> dict[str, object]:

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evolve.objectives import Budgets
-from transfer_study.allocating import RIVALS, Proposal, of_rivals, of_rule
+from transfer_study.allocating import RIVALS, UNIFORM, Proposal, of_rivals, of_rule
 from transfer_study.champions import Forms
-from transfer_study.comparing import Row, choose, merits, rows_of
-from transfer_study.folds import folds_of, measured_networks
+from transfer_study.comparing import Measured, Row, choose, handed_out, merits, rows_of
+from transfer_study.folds import Fold, folds_of, measured_networks
 from transfer_study.measuring import measure_all
 from transfer_study.searching import BUDGETS, CHEAP, CURVES, Found, search_fold
 
 CHEAP_RULE, CURVES_RULE = "rule from cheap signals", "rule from curves"
 #: The studies: what rules may read, and what they are called.
 STUDIES = {CHEAP: CHEAP_RULE, CURVES: CURVES_RULE}
+#: The rule from cheap signals as the tool hands it out: beside uniform formats measured on calibration data.
+HANDED_OUT = f"{CHEAP_RULE}, handed out"
 #: Told what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
 
@@ -85,9 +87,9 @@ def run_study(settings: Settings, workers: int, progress: Progress) -> tuple[lis
         settings.weights,
         settings.runs / "measured",
         workers,
-        lambda done: progress("networks", done, len(profiles)),
+        progress=lambda done: progress("networks", done, len(profiles)),
     )
-    chosen, rows = [], []
+    chosen, rows, guarded = [], [], []
     for level, way in STUDIES.items():
         for fold in folds:
             found = searches[level, fold.name]
@@ -95,10 +97,31 @@ def run_study(settings: Settings, workers: int, progress: Progress) -> tuple[lis
             best = choose([merits(each, fold, measured) for each in own])
             chosen.append(Chosen(fold.family, level, found[best], best, len(found)))
             rows += rows_of(way, own[best], fold, measured)
+            if way == CHEAP_RULE:
+                guarded.append(own[best])
+    guarded = [
+        [*own, *(each for each in other if each.way == UNIFORM)]
+        for own, other in zip(guarded, rivals, strict=True)
+    ]
+    calibration = _on_calibration(guarded, folds, settings, workers)
+    for fold, proposals in zip(folds, guarded, strict=True):
+        rows += handed_out(HANDED_OUT, proposals, fold, calibration, measured)
     for fold, proposals in zip(folds, rivals, strict=True):
         for way in RIVALS:
             rows += rows_of(way, proposals, fold, measured)
     return chosen, rows
+
+
+def _on_calibration(
+    proposals: list[list[Proposal]], folds: list[Fold], settings: Settings, workers: int
+) -> Measured:
+    """Return what each fold's proposals measure on calibration data of the networks left out."""
+    wanted = {each: set[bytes]() for fold in folds for each in fold.left_out}
+    for fold, several in zip(folds, proposals, strict=True):
+        for each in several:
+            if each.profile in fold.left_out:
+                wanted[each.profile].add(each.choices)
+    return measure_all(wanted, settings.weights, settings.runs / "measured", workers, "calibration")
 
 
 def _searched(jobs: list[tuple[Settings, str, int]], workers: int) -> Iterator[list[Found]]:
