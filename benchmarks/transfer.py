@@ -29,7 +29,7 @@ from transfer_study.report import facts, summary, write_report  # noqa: E402
 from transfer_study.study import Settings, run_study  # noqa: E402
 
 #: Settings of the figures in the README.
-EVALUATIONS, SEED = 800, 0
+EVALUATIONS, SEED = 1200, 0
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ _TIRES = 40.0
 _LEAST_NICHE = 3
 #: Structures that wait to be refined, elites or not: a structure is good only once its numbers are.
 _PROMISING = 100
-#: Generations of random rules that an epoch begins with.
-_OPENING = 5
+#: Generations of random rules that an epoch begins with, at least and at most, and how many rules suffice.
+_SHORTEST, _LONGEST, _OPENING = 5, 10, 1000
 #: A search starts anew after so many generations in which the gap that its best rule leaves to the optimum
 #: has not closed by such a part.
 _PATIENCE, _CLOSED = 40, 0.1
@@ -74,9 +74,13 @@ class Genetic:
         self._legacy: list[Scored] = []
         self._varied: dict[str, int] = {}
         self._epoch = 0
-        self._opening = _OPENING
+        self._opening = self._opening_generations
         self._idle = 0
         self._gap = math.inf
+
+    @property
+    def _opening_generations(self) -> int:
+        return min(_LONGEST, max(_SHORTEST, _OPENING // self._problem.population))
 
     @property
     def elites(self) -> int:
@@ -151,7 +155,7 @@ class Genetic:
         self._legacy += _first_of(self._elites, lambda each: each.candidate.structure, 1)[:_LEGACY]
         self._epoch += 1
         self._idle, self._gap = 0, math.inf
-        self._opening = _OPENING
+        self._opening = self._opening_generations
         self._elites, self._promising, self._varied = [], [], {}
         if self._epoch % (_FRESH_EPOCHS + 1) == _FRESH_EPOCHS:
             self._opening = 0

@@ -1,7 +1,7 @@
-"""Allocates a number format to each layer of a network: candidate c44b3f9704e7.
+"""Allocates a number format to each layer of a network: candidate 88045eccf5b5.
 
-Layers whose share of the weights is above 0.5805 % go to FP16. Of the rest, those of
-type Conv go to FP16. All others go to FP32.
+Layers of type Conv go to FP16. Of the rest, those whose share of the weights is above
+0.5801 % go to FP16. All others go to FP32.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
@@ -55,16 +55,16 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "param_fraction": 0.005805,
+    "param_fraction": 0.0058007,
 }
 
 
 def rule(model, p):
-    high_param_fraction = model.param_fraction > p.param_fraction
     conv = model.is_type("Conv")
+    high_param_fraction = model.param_fraction > p.param_fraction
     return model.select(
-        (high_param_fraction, "FP16"),
         (conv, "FP16"),
+        (high_param_fraction, "FP16"),
         otherwise="FP32",
     )
 

@@ -1,28 +1,29 @@
-"""Allocates a number format to each layer of a network: candidate 89e5567751b6.
+"""Allocates a number format to each layer of a network: candidate 7de7cb704e6a.
 
 Each layer goes to the format of least cost, where the cost is the share of the weights
-times the number of bits per weight plus 93.42 times (the exponential of minus ((0.5459
-for layers of type Conv, 0.4136 for others) times the number of bits per weight)).
+times the number of bits per weight plus 604.9 times the predicted loss times (the INT8
+sensitivity plus 0.3327).
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_066_metadata.py profile.json
-    python rule_066_metadata.py profile.json --json
+    python rule_052_curves.py profile.json
+    python rule_052_curves.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
 `layers` has an object for each layer, of which this rule reads:
 
-- layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
+- sensitivity: a list, one for each format: the share of accuracy lost with this layer
+  alone in it
 
 What it was measured to do:
 
-- train: 97.24 % of the proven optimum
-- valid: 95.55 % of the proven optimum
-- test: 96.76 % of the proven optimum
-- level: metadata
-- complexity: 66 nodes of syntax
+- train: 99.73 % of the proven optimum
+- valid: 99.75 % of the proven optimum
+- test: 99.67 % of the proven optimum
+- level: curves
+- complexity: 52 nodes of syntax
 """
 
 from __future__ import annotations
@@ -52,19 +53,17 @@ KNOWN_FORMATS = {
     "FP16": 16,
     "FP32": 32,
 }
-LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classifier")
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "price": 93.417,
-    "rate": 0.54592,
-    "rate_2": 0.41357,
+    "price": 604.9,
+    "weight": 0.33274,
 }
 
 
 def rule(model, p):
     weight = model.param_fraction
-    loss = np.exp(-(np.where(model.is_type("Conv"), p.rate, p.rate_2) * model.bits))
+    loss = model.loss * (model.sensitivity("INT8") + p.weight)
     return model.cheapest(weight * model.bits + p.price * loss)
 
 
@@ -85,17 +84,15 @@ class Model:
         self.formats = tuple(formats[at][0] for at in order)
         # (K, 1, 1) bits per weight.
         self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
-        self.layer_type = [layer.get("layer_type") for layer in layers]
-        for at, name in enumerate(self.layer_type):
-            if name not in LAYER_TYPES:
-                known = ", ".join(LAYER_TYPES)
-                raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
+        self._sensitivity = sensitivity_table(layers, len(formats))[order]
+        # (K, 1, N) losses that add up where retained accuracies multiply.
+        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
 
-    def is_type(self, *names):
-        """Return whether each layer is of one of these types."""
-        return np.isin(self.layer_type, names)
+    def sensitivity(self, name):
+        """Return each layer's loss of accuracy when it alone is in this format."""
+        return self._sensitivity[self._index(name)]
 
     def _index(self, choice):
         """Return the index of a format given by name; indices stay as they are."""
@@ -105,10 +102,6 @@ class Model:
             found = ", ".join(self.formats)
             raise ProfileError(f"formats: the rule needs {choice}, found {found}")
         return np.uint8(self.formats.index(choice))
-
-    def where(self, mask, chosen, otherwise):
-        """Return the format ``chosen`` where the mask holds, ``otherwise`` elsewhere."""
-        return np.where(mask, self._index(chosen), self._index(otherwise))
 
     def cheapest(self, cost):
         """Return each layer's format of least cost, the narrower at a tie."""
@@ -156,6 +149,18 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
+
+
+def sensitivity_table(layers: list, K: int):
+    """Return (K, N) the loss of accuracy with one layer alone in a format."""
+    rows = []
+    for at, layer in enumerate(layers):
+        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
+        if not isinstance(values, list) or len(values) != K:
+            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
+        limits = "numbers in [0, 1)", 0, 1 - 2**-53
+        rows.append([number(each, place, *limits) for each in values])
+    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:

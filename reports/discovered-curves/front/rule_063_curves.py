@@ -1,16 +1,13 @@
-"""Allocates a number format to each layer of a network: candidate 0abacb73dcaf.
+"""Allocates a number format to each layer of a network: candidate 18b65d525b1a.
 
-Each layer goes to the format of least cost, where the cost is the share of the weights
-times the number of bits per weight plus 0.194 times the range of the activations times
-172.9 times (the exponential of ((minus ((0.489 for Embedding, 0.589 for Conv, 0.501 for
-Linear, 0.429 for Attention, 0.477 for LayerNorm, 0.462 for others) times the number of
-bits per weight)) times (0.988 for Conv, 1.02 for Linear, 1.02 for Attention, 0.979 for
-LayerNorm, 1.01 for others))).
+Each layer goes to the narrowest format for which the predicted loss divided by (the
+share of the weights times (the range of the weights plus (0.3255 for layers of type
+Attention, 0.1821 for others))) is at most 0.1721, or the widest where there is none.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_196_statistics.py profile.json
-    python rule_196_statistics.py profile.json --json
+    python rule_063_curves.py profile.json
+    python rule_063_curves.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
@@ -18,15 +15,17 @@ to choose from: names like FP16, or objects with name, bits (per weight) and kin
 
 - layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
-- activation_range: range of the activations
+- sensitivity: a list, one for each format: the share of accuracy lost with this layer
+  alone in it
+- weight_range: range of the weights
 
 What it was measured to do:
 
-- train: 98.90 % of the proven optimum
-- valid: 97.69 % of the proven optimum
-- test: 98.56 % of the proven optimum
-- level: statistics
-- complexity: 196 nodes of syntax
+- train: 99.74 % of the proven optimum
+- valid: 99.69 % of the proven optimum
+- test: 99.71 % of the proven optimum
+- level: curves
+- complexity: 63 nodes of syntax
 """
 
 from __future__ import annotations
@@ -60,35 +59,16 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "second_price": 0.194,
-    "rate": 0.462,
-    "rate_embedding": 0.489,
-    "rate_conv": 0.589,
-    "rate_linear": 0.501,
-    "rate_attention": 0.429,
-    "rate_layernorm": 0.477,
-    "weight": 1.01,
-    "weight_conv": 0.988,
-    "weight_linear": 1.02,
-    "weight_attention": 1.02,
-    "weight_layernorm": 0.979,
-    "weight_2": 172.9,
+    "limit": 0.15811,
+    "weight": 0.32551,
+    "weight_2": 0.18209,
 }
 
 
 def rule(model, p):
-    weight = model.param_fraction
-    rates = model.by_type(
-        p.rate, Embedding=p.rate_embedding, Conv=p.rate_conv, Linear=p.rate_linear,
-        Attention=p.rate_attention, LayerNorm=p.rate_layernorm,
-    )
-    loss_factors = model.by_type(
-        p.weight, Conv=p.weight_conv, Linear=p.weight_linear, Attention=p.weight_attention,
-        LayerNorm=p.weight_layernorm,
-    )
-    loss = np.exp(-(rates * model.bits) * loss_factors)
-    price = p.second_price * (model.activation_range * p.weight_2)
-    return model.cheapest(weight * model.bits + price * loss)
+    loss_term = np.where(model.is_type("Attention"), p.weight, p.weight_2)
+    loss = model.loss / (model.param_fraction * (model.weight_range + loss_term))
+    return model.narrowest(loss <= -np.log1p(-p.limit))
 
 
 class ProfileError(ValueError):
@@ -106,8 +86,6 @@ class Model:
         order = sorted(range(len(formats)), key=lambda at: formats[at][1])
         self.num_layers = len(layers)
         self.formats = tuple(formats[at][0] for at in order)
-        # (K, 1, 1) bits per weight.
-        self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
         self.layer_type = [layer.get("layer_type") for layer in layers]
         for at, name in enumerate(self.layer_type):
             if name not in LAYER_TYPES:
@@ -115,19 +93,33 @@ class Model:
                 raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
-        self.activation_range = column(layers, "activation_range")
+        self.weight_range = column(layers, "weight_range")
+        self._sensitivity = sensitivity_table(layers, len(formats))[order]
+        # (K, 1, N) losses that add up where retained accuracies multiply.
+        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
 
-    def by_type(self, otherwise, **numbers):
-        """Return a number for each layer by its type."""
-        found = otherwise + np.zeros(self.num_layers)
-        for name, number in numbers.items():
-            found = np.where(np.isin(self.layer_type, name), number, found)
-        return found
+    def is_type(self, *names):
+        """Return whether each layer is of one of these types."""
+        return np.isin(self.layer_type, names)
 
-    def cheapest(self, cost):
-        """Return each layer's format of least cost, the narrower at a tie."""
-        costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
-        return np.argmin(costs, axis=0).astype(np.uint8)
+    def _index(self, choice):
+        """Return the index of a format given by name; indices stay as they are."""
+        if not isinstance(choice, str):
+            return choice
+        if choice not in self.formats:
+            found = ", ".join(self.formats)
+            raise ProfileError(f"formats: the rule needs {choice}, found {found}")
+        return np.uint8(self.formats.index(choice))
+
+    def where(self, mask, chosen, otherwise):
+        """Return the format ``chosen`` where the mask holds, ``otherwise`` elsewhere."""
+        return np.where(mask, self._index(chosen), self._index(otherwise))
+
+    def narrowest(self, allowed):
+        """Return each layer's narrowest allowed format, the widest where none is."""
+        table = np.broadcast_to(allowed, (len(self.formats), 1, self.num_layers))
+        first, widest = np.argmax(table, axis=0), len(self.formats) - 1
+        return np.where(table.any(axis=0), first, widest).astype(np.uint8)
 
 
 def entries(profile: dict, field: str) -> list:
@@ -170,6 +162,18 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
+
+
+def sensitivity_table(layers: list, K: int):
+    """Return (K, N) the loss of accuracy with one layer alone in a format."""
+    rows = []
+    for at, layer in enumerate(layers):
+        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
+        if not isinstance(values, list) or len(values) != K:
+            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
+        limits = "numbers in [0, 1)", 0, 1 - 2**-53
+        rows.append([number(each, place, *limits) for each in values])
+    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:

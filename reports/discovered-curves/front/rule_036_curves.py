@@ -1,27 +1,28 @@
-"""Allocates a number format to each layer of a network: candidate 13fb5e5da6cc.
+"""Allocates a number format to each layer of a network: candidate 1241783cf31e.
 
-Layers of type Conv go to FP16. Of the rest, those whose share of the weights is below
-0.5655 % go to FP32. All others go to FP16.
+Each layer goes to the narrowest format for which the predicted loss divided by the
+share of the weights is at most 0.06056, or the widest where there is none.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_040_metadata.py profile.json
-    python rule_040_metadata.py profile.json --json
+    python rule_036_curves.py profile.json
+    python rule_036_curves.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
 `layers` has an object for each layer, of which this rule reads:
 
-- layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
+- sensitivity: a list, one for each format: the share of accuracy lost with this layer
+  alone in it
 
 What it was measured to do:
 
-- train: 96.58 % of the proven optimum
-- valid: 95.99 % of the proven optimum
-- test: 96.11 % of the proven optimum
-- level: metadata
-- complexity: 40 nodes of syntax
+- train: 99.49 % of the proven optimum
+- valid: 99.62 % of the proven optimum
+- test: 99.68 % of the proven optimum
+- level: curves
+- complexity: 36 nodes of syntax
 """
 
 from __future__ import annotations
@@ -51,22 +52,16 @@ KNOWN_FORMATS = {
     "FP16": 16,
     "FP32": 32,
 }
-LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classifier")
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "param_fraction": 0.005655,
+    "limit": 0.058759,
 }
 
 
 def rule(model, p):
-    conv = model.is_type("Conv")
-    low_param_fraction = model.param_fraction < p.param_fraction
-    return model.select(
-        (conv, "FP16"),
-        (low_param_fraction, "FP32"),
-        otherwise="FP16",
-    )
+    loss = model.loss / model.param_fraction
+    return model.narrowest(loss <= -np.log1p(-p.limit))
 
 
 class ProfileError(ValueError):
@@ -84,33 +79,17 @@ class Model:
         order = sorted(range(len(formats)), key=lambda at: formats[at][1])
         self.num_layers = len(layers)
         self.formats = tuple(formats[at][0] for at in order)
-        self.layer_type = [layer.get("layer_type") for layer in layers]
-        for at, name in enumerate(self.layer_type):
-            if name not in LAYER_TYPES:
-                known = ", ".join(LAYER_TYPES)
-                raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
+        self._sensitivity = sensitivity_table(layers, len(formats))[order]
+        # (K, 1, N) losses that add up where retained accuracies multiply.
+        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
 
-    def is_type(self, *names):
-        """Return whether each layer is of one of these types."""
-        return np.isin(self.layer_type, names)
-
-    def _index(self, choice):
-        """Return the index of a format given by name; indices stay as they are."""
-        if not isinstance(choice, str):
-            return choice
-        if choice not in self.formats:
-            found = ", ".join(self.formats)
-            raise ProfileError(f"formats: the rule needs {choice}, found {found}")
-        return np.uint8(self.formats.index(choice))
-
-    def select(self, *clauses, otherwise):
-        """Return the format of the first clause (mask, format) that holds."""
-        chosen = np.full(self.num_layers, self._index(otherwise), dtype=np.uint8)
-        for mask, choice in reversed(clauses):
-            chosen = np.where(mask, self._index(choice), chosen)
-        return chosen
+    def narrowest(self, allowed):
+        """Return each layer's narrowest allowed format, the widest where none is."""
+        table = np.broadcast_to(allowed, (len(self.formats), 1, self.num_layers))
+        first, widest = np.argmax(table, axis=0), len(self.formats) - 1
+        return np.where(table.any(axis=0), first, widest).astype(np.uint8)
 
 
 def entries(profile: dict, field: str) -> list:
@@ -153,6 +132,18 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
+
+
+def sensitivity_table(layers: list, K: int):
+    """Return (K, N) the loss of accuracy with one layer alone in a format."""
+    rows = []
+    for at, layer in enumerate(layers):
+        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
+        if not isinstance(values, list) or len(values) != K:
+            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
+        limits = "numbers in [0, 1)", 0, 1 - 2**-53
+        rows.append([number(each, place, *limits) for each in values])
+    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:

@@ -1,12 +1,13 @@
-"""Allocates a number format to each layer of a network: candidate 9b1989e42d21.
+"""Allocates a number format to each layer of a network: candidate 33ce11445bc8.
 
-Layers whose share of the weights is below (0.001596 for layers of type Linear, 0.005079
-for others) go to FP32. All others go to FP16.
+Each layer goes to the format of least cost, where the cost is the share of the weights
+times (the mean weight plus (4.683 for layers of type Attention, 6.327 for others))
+times the number of bits per weight plus 1,061 times the predicted loss.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_041_metadata.py profile.json
-    python rule_041_metadata.py profile.json --json
+    python rule_065_curves.py profile.json
+    python rule_065_curves.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
@@ -14,14 +15,17 @@ to choose from: names like FP16, or objects with name, bits (per weight) and kin
 
 - layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
+- sensitivity: a list, one for each format: the share of accuracy lost with this layer
+  alone in it
+- weight_mean: mean weight
 
 What it was measured to do:
 
-- train: 96.74 % of the proven optimum
-- valid: 96.97 % of the proven optimum
-- test: 96.77 % of the proven optimum
-- level: metadata
-- complexity: 41 nodes of syntax
+- train: 99.92 % of the proven optimum
+- valid: 99.92 % of the proven optimum
+- test: 99.92 % of the proven optimum
+- level: curves
+- complexity: 65 nodes of syntax
 """
 
 from __future__ import annotations
@@ -55,19 +59,17 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "param_fraction": 0.0015964,
-    "param_fraction_2": 0.0050794,
+    "price": 1061.4,
+    "weight": 4.6829,
+    "weight_2": 6.3272,
 }
 
 
 def rule(model, p):
-    linear = model.is_type("Linear")
-    param_fraction_limit = np.where(linear, p.param_fraction, p.param_fraction_2)
-    low_param_fraction = model.param_fraction < param_fraction_limit
-    return model.select(
-        (low_param_fraction, "FP32"),
-        otherwise="FP16",
-    )
+    weight_term = np.where(model.is_type("Attention"), p.weight, p.weight_2)
+    weight = model.param_fraction * (model.weight_mean + weight_term)
+    loss = model.loss
+    return model.cheapest(weight * model.bits + p.price * loss)
 
 
 class ProfileError(ValueError):
@@ -85,6 +87,8 @@ class Model:
         order = sorted(range(len(formats)), key=lambda at: formats[at][1])
         self.num_layers = len(layers)
         self.formats = tuple(formats[at][0] for at in order)
+        # (K, 1, 1) bits per weight.
+        self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
         self.layer_type = [layer.get("layer_type") for layer in layers]
         for at, name in enumerate(self.layer_type):
             if name not in LAYER_TYPES:
@@ -92,6 +96,10 @@ class Model:
                 raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
+        self.weight_mean = column(layers, "weight_mean")
+        self._sensitivity = sensitivity_table(layers, len(formats))[order]
+        # (K, 1, N) losses that add up where retained accuracies multiply.
+        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
 
     def is_type(self, *names):
         """Return whether each layer is of one of these types."""
@@ -110,12 +118,10 @@ class Model:
         """Return the format ``chosen`` where the mask holds, ``otherwise`` elsewhere."""
         return np.where(mask, self._index(chosen), self._index(otherwise))
 
-    def select(self, *clauses, otherwise):
-        """Return the format of the first clause (mask, format) that holds."""
-        chosen = np.full(self.num_layers, self._index(otherwise), dtype=np.uint8)
-        for mask, choice in reversed(clauses):
-            chosen = np.where(mask, self._index(choice), chosen)
-        return chosen
+    def cheapest(self, cost):
+        """Return each layer's format of least cost, the narrower at a tie."""
+        costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
+        return np.argmin(costs, axis=0).astype(np.uint8)
 
 
 def entries(profile: dict, field: str) -> list:
@@ -158,6 +164,18 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
+
+
+def sensitivity_table(layers: list, K: int):
+    """Return (K, N) the loss of accuracy with one layer alone in a format."""
+    rows = []
+    for at, layer in enumerate(layers):
+        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
+        if not isinstance(values, list) or len(values) != K:
+            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
+        limits = "numbers in [0, 1)", 0, 1 - 2**-53
+        rows.append([number(each, place, *limits) for each in values])
+    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:
