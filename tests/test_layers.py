@@ -81,6 +81,7 @@ evolve.search.plugin_operators
 evolve.search.operators
 evolve.search.rates
 evolve.search.refinement
+evolve.search.refiner
 evolve.search.numbers
 evolve.search.breeding
 evolve.search.genetic
