@@ -7,8 +7,8 @@ Each search is `evolve run` with the configuration below on the data set ``suite
 ``--write`` puts a table between the markers of a file: the shipped rules, and what one would do without
 them, on suites drawn with other seeds and on families that no search has seen.
 
-The seeds are the best of a few by ``suite:77`` and ``suite:78``: with gradients of twelve, of which seven
-were searched on from 40 000 evaluations to 100 000, otherwise of two to four. Test has chosen nothing, nor
+The seeds are the best of a few by ``suite:77`` and ``suite:78``: with gradients of twelve, of which
+eight were searched beyond 40 000 evaluations to about 100 000, otherwise of two. Test has chosen nothing, nor
 has any of the data sets of the table.
 """
 
