@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from evolve.errors import TemplateError
-from evolve.parameters import Parameter
 from evolve.profiles import LAYER_TYPES
 from evolve.signals import ALL_SIGNALS, MEASURED_TABLES, PER_LAYER_SIGNALS, level_index
 
@@ -46,7 +45,7 @@ class Operation:
     result: Type
 
 
-_COMPARISONS: Mapping[str, type[ast.cmpop]] = {"less": ast.Lt, "greater": ast.Gt}
+COMPARISONS: Mapping[str, type[ast.cmpop]] = {"less": ast.Lt, "greater": ast.Gt}
 _LOGICAL: Mapping[str, type[ast.operator]] = {"and": ast.BitAnd, "or": ast.BitOr}
 _ARITHMETIC: Mapping[str, type[ast.operator]] = {
     "add": ast.Add,
@@ -55,7 +54,7 @@ _ARITHMETIC: Mapping[str, type[ast.operator]] = {
     "divide": ast.Div,
 }
 #: Operations that Python writes as operators, which bind more or less tightly.
-OPERATORS = frozenset((*_COMPARISONS, *_LOGICAL, *_ARITHMETIC, "not", "negative"))
+OPERATORS = frozenset((*COMPARISONS, *_LOGICAL, *_ARITHMETIC, "not", "negative"))
 _FUNCTIONS = ("log", "sqrt", "exp")
 #: Reductions of a score over a model's layers, and rankings within it: methods of the view.
 _METHODS = ("total", "mean", "largest", "rank")
@@ -66,8 +65,8 @@ _TWO_ARGUMENT_METHODS: Mapping[str, tuple[Type, Type]] = {
 
 
 def _operations() -> tuple[Operation, ...]:
-    listed = [Operation(name, ("score", "number"), "mask") for name in _COMPARISONS]
-    listed += [Operation(name, ("score", "score"), "mask") for name in _COMPARISONS]
+    listed = [Operation(name, ("score", "number"), "mask") for name in COMPARISONS]
+    listed += [Operation(name, ("score", "score"), "mask") for name in COMPARISONS]
     listed += [Operation(name, ("mask", "mask"), "mask") for name in _LOGICAL]
     listed.append(Operation("not", ("mask",), "mask"))
     for name in _ARITHMETIC:
@@ -192,8 +191,8 @@ def _to_ast(node: Node) -> ast.expr:
         assert isinstance(node.value, tuple)
         numbers = [ast.keyword(name, each) for name, each in zip(node.value, below[1:], strict=True)]
         return ast.Call(_attribute("model", "by_type"), below[:1], numbers)
-    if operation in _COMPARISONS:
-        return ast.Compare(below[0], [_COMPARISONS[operation]()], [below[1]])
+    if operation in COMPARISONS:
+        return ast.Compare(below[0], [COMPARISONS[operation]()], [below[1]])
     if operation in _LOGICAL:
         return ast.BinOp(below[0], _LOGICAL[operation](), below[1])
     if operation in _ARITHMETIC:
@@ -300,7 +299,7 @@ def _from_ast(tree: ast.expr, parameters: Mapping[str, float], reads: tuple[str,
         ):
             return combine(name, *arguments)
         case ast.Compare(left, [comparison], [right]):
-            for operation, kind in _COMPARISONS.items():
+            for operation, kind in COMPARISONS.items():
                 if isinstance(comparison, kind):
                     return combine(operation, left, right)
         case ast.BinOp(left, operator, right):
@@ -327,114 +326,6 @@ def required_level(node: Node) -> int:
         elif each.operation == "sensitivity" or each.value == "loss":
             levels.append(level_index("curves"))
     return max(levels)
-
-
-_WEIGHT = Parameter("weight", 1.0, 1e-4, 1e4, "log")
-_THRESHOLD = Parameter("threshold", 1.0, 1e-6, 1e3, "log")
-_RATE = Parameter("rate", 0.5, 1e-2, 1e1, "log")
-
-
-def signal_range(node: Node | None) -> Parameter:
-    """Return the natural bounds of a number that is compared with this score."""
-    if node is None:
-        return _WEIGHT
-    if node.operation == "signal":
-        return ALL_SIGNALS[str(node.value)].threshold
-    if node.operation == "sensitivity":
-        return Parameter(f"sensitivity_{str(node.value).lower()}", 1e-3, 1e-5, 1.0, "log")
-    if node.operation in ("rank", "fraction", "share_below"):
-        return Parameter(node.operation, 0.5, 0.0, 1.0, "linear")
-    return _THRESHOLD
-
-
-def number_range(operation: str, sibling: Node | None) -> Parameter:
-    """Return the natural bounds of a number that is an argument of an operation.
-
-    Args:
-        operation: What the number is an argument of.
-        sibling: The other argument, where there are two.
-    """
-    if operation in _COMPARISONS:
-        return signal_range(sibling)
-    if operation == "quantile":
-        return Parameter("quantile", 0.5, 0.0, 1.0, "linear")
-    if operation == "multiply" and sibling is not None and sibling.value == "bits":
-        return _RATE
-    return signal_range(None)
-
-
-def sibling_of(node: Node, index: int) -> Node | None:
-    """Return the other argument of an operation with two arguments."""
-    return node.children[1 - index] if len(node.children) == 2 else None
-
-
-@cache
-def _named(parameter: Parameter, name: str) -> Parameter:
-    return replace(parameter, name=name)
-
-
-def argument_range(node: Node, index: int, outer: Parameter) -> Parameter:
-    """Return the natural bounds of a number that is, or would be, an argument of this node.
-
-    Args:
-        node: An operation.
-        index: Which argument.
-        outer: The bounds of a number in the node's own place: what ``where`` or ``by_type`` chooses between
-            has them too.
-    """
-    if node.operation == "where":
-        return outer
-    if node.operation == "by_type":
-        assert isinstance(node.value, tuple)
-        return _named(outer, f"{outer.name}_{node.value[index - 1].lower()}") if index else outer
-    return number_range(node.operation, sibling_of(node, index))
-
-
-def _number_ranges(node: Node, outer: Parameter) -> Iterator[Parameter]:
-    """Yield, for each number of the tree in order, its bounds, scale and natural name."""
-    for index, child in enumerate(node.children):
-        natural = argument_range(node, index, outer)
-        if child.operation == "number":
-            yield natural
-        else:
-            yield from _number_ranges(child, natural)
-
-
-def name_numbers(nodes: list[Node], taken: Mapping[str, Parameter]) -> tuple[list[Node], list[Parameter]]:
-    """Name the numbers of several expressions after what they are compared with.
-
-    Equal structures get equal names, whatever their history, so that candidates which
-    differ only in numbers share one source. A number outside the bounds that its place
-    gives it is brought to the nearest bound.
-
-    Args:
-        nodes: The expressions of one candidate, in the order of its slots.
-        taken: The template's own parameters, whose names may not be used again.
-
-    Returns:
-        The expressions with names, and one `Parameter` a number, its default being the value.
-    """
-    used = dict(taken)
-    parameters: list[Parameter] = []
-
-    def rename(node: Node, ranges: Iterator[Parameter]) -> Node:
-        if node.operation == "number":
-            natural = next(ranges)
-            name, count = natural.name, 1
-            while name in used:
-                count += 1
-                name = f"{natural.name}_{count}"
-            assert isinstance(node.value, float)
-            value = min(natural.high, max(natural.low, node.value))
-            parameter = Parameter(name, value, natural.low, natural.high, natural.scale)
-            used[name] = parameter
-            parameters.append(parameter)
-            return Node("number", value=value, name=name)
-        if not node.children:
-            return node
-        return node.with_children(tuple(rename(child, ranges) for child in node.children))
-
-    return [rename(node, _number_ranges(node, signal_range(None))) for node in nodes], parameters
 
 
 def replace_at(node: Node, place: int, fresh: Node) -> Node:

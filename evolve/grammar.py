@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type, argument_range, signal_range
+from evolve.expressions import OPERATIONS, TABLES, Node, Operation, Type
+from evolve.number_ranges import argument_range, signal_range
 from evolve.parameters import Parameter
 from evolve.profiles import LAYER_TYPES
 from evolve.signals import ALL_SIGNALS, MEASURED_TABLES, PER_LAYER_SIGNALS, level_index

@@ -6,7 +6,8 @@ that what evolution leaves behind reads as a person would have written it.
 
 from __future__ import annotations
 
-from evolve.expressions import Node, signal_range, transform
+from evolve.expressions import Node, transform
+from evolve.number_ranges import signal_range
 from evolve.profiles import LAYER_TYPES
 
 #: Functions that keep the order of layers, which is all that a ranking looks at.

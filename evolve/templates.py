@@ -27,8 +27,9 @@ import numpy as np
 
 from evolve.candidates import Candidate, SlotContent
 from evolve.errors import TemplateError
-from evolve.expressions import OPERATORS, Node, is_format_name, name_numbers, parse, required_level, to_text
+from evolve.expressions import OPERATORS, Node, is_format_name, parse, required_level, to_text
 from evolve.heuristics import Rule
+from evolve.number_ranges import name_numbers
 from evolve.parameters import Parameter, Sweep
 from evolve.simplification import simplify
 

@@ -18,12 +18,12 @@ from evolve.expressions import (
     Node,
     Type,
     is_format_name,
-    name_numbers,
     parse,
     required_level,
     to_text,
     transform,
 )
+from evolve.number_ranges import name_numbers
 from evolve.parameters import Parameter
 from evolve.profiles import LAYER_TYPES
 from evolve.signals import LEVELS, PER_LAYER_SIGNALS

@@ -65,6 +65,7 @@ evolve.views
 evolve.heuristics
 evolve.extensions
 evolve.expressions
+evolve.number_ranges
 evolve.simplification
 evolve.templates
 evolve.plugin_files

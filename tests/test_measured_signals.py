@@ -13,9 +13,10 @@ from measured_profiles import measured_profile
 from evolve.candidates import Candidate
 from evolve.errors import RuleError, SignalError
 from evolve.evaluation import Arena, Failure, ModelScores, Task
-from evolve.expressions import Node, parse, required_level, signal_range, to_text
+from evolve.expressions import Node, parse, required_level, to_text
 from evolve.grammar import seeded, vocabulary
 from evolve.layer_groups import widest_of_groups
+from evolve.number_ranges import signal_range
 from evolve.parameters import linear
 from evolve.plugin_files import general_templates
 from evolve.profile_files import load_profile, profile_to_json, save_profile

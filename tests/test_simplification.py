@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolve.expressions import Node, name_numbers, parse, to_text
+from evolve.expressions import Node, parse, to_text
 from evolve.grammar import seeded, vocabulary
+from evolve.number_ranges import name_numbers
 from evolve.simplification import simplify
 from evolve.synthetic import generate
 from evolve.views import ModelView

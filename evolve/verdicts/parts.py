@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from evolve.candidates import Candidate
-from evolve.expressions import Node, signal_range, to_text
+from evolve.expressions import Node, to_text
+from evolve.number_ranges import signal_range
 from evolve.templates import Genome, SlotTree, Template
 
 _LONGEST = 80
