@@ -1,0 +1,112 @@
+"""How a report comes to lie in its folder: whole or not at all, and the same wherever it is made."""
+
+from __future__ import annotations
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+import pytest
+from markdown_it import MarkdownIt
+from small_runs import BROKEN_RULE, ROOT, Run, make_run
+from evolve.candidates import Candidate
+from evolve.errors import PluginError, RunError
+from evolve.plugins import load_catalogue
+from evolve.reports import report as report_module
+from evolve.reports import writer
+from evolve.reports.contents import collect
+from evolve.reports.markdown import code, fenced, number, percent, prose, signed
+from evolve.reports.readable import shown_rule
+from evolve.reports.report import report_texts
+from evolve.reports.reproduction import run_command
+from evolve.reports.tables import COMPARED_ROLES
+from evolve.reports.writer import write_report
+from evolve.setup import prepare_run
+from evolve.store import RunStore
+
+
+def test_another_name_gives_the_same_bytes(run, tmp_path):
+    again = make_run(tmp_path, "quite-another-name", figures=True)
+    files = sorted(path.relative_to(run.folder) for path in run.folder.rglob("*") if path.is_file())
+    assert files == sorted(
+        path.relative_to(again.folder) for path in again.folder.rglob("*") if path.is_file()
+    )
+    alone = ["champion.json", "champion.py", "generations.csv", "lineage.md", "report.json", "report.md"]
+    assert [str(file) for file in files if len(file.parts) == 1] == alone
+    for file in files:
+        assert (run.folder / file).read_bytes() == (again.folder / file).read_bytes(), file
+
+
+def test_an_older_report_is_replaced_whole(copy):
+    (copy.folder / "stale.txt").write_text("old")
+    folder = write_report(copy.store, copy.setup, copy.outcome, copy.reports, figures=False)
+    assert folder == copy.folder
+    assert {path.name for path in folder.iterdir()} == {
+        "report.md",
+        "lineage.md",
+        "champion.json",
+        "champion.py",
+        "report.json",
+        "generations.csv",
+        "front",
+    }
+    assert {path.name for path in copy.reports.iterdir()} == {copy.store.name, "README.md"}
+
+
+def test_a_failure_in_between_leaves_the_old_report(copy, monkeypatch):
+    before = copy.text()
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(RunError, match="cannot be written: No space left"):
+        write_report(copy.store, copy.setup, copy.outcome, copy.reports, figures=False)
+    monkeypatch.undo()
+    assert copy.text() == before
+    assert {path.name for path in copy.reports.iterdir()} == {copy.store.name, "README.md"}
+
+
+def test_a_report_left_aside_by_a_kill_comes_back(copy):
+    copy.folder.rename(copy.folder.with_name(f".{copy.folder.name}.old"))
+    (copy.reports / f".{copy.folder.name}.new").mkdir()
+    write_report(copy.store, copy.setup, copy.outcome, copy.reports, figures=False)
+    assert {path.name for path in copy.reports.iterdir()} == {copy.store.name, "README.md"}
+
+
+def test_reasons_do_not_name_the_place_of_a_plugin(tmp_path):
+    heuristics = tmp_path / "heuristics"
+    heuristics.mkdir()
+    text = BROKEN_RULE.replace('"no | such `layer`"', "__file__")
+    (heuristics / "broken.py").write_text(text)
+    run = make_run(tmp_path, heuristics=heuristics, start_from="broken", population=2, generations=1)
+    assert str(tmp_path) not in run.text()
+
+
+def test_the_report_loads_no_matplotlib_without_figures(run):
+    script = """import sys
+import evolve.reports.writer, evolve.reports.verification
+print("matplotlib" in sys.modules)
+"""
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert shown.stdout == "False\n"
+
+
+def test_an_unwritable_place_is_one_message(copy, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(RunError, match="evolve report zebra"):
+        write_report(copy.store, copy.setup, copy.outcome, blocked, figures=False)
+
+
+def test_default_catalogue_and_store_are_enough(run):
+    setup = prepare_run(run.setup.config, load_catalogue([ROOT / "heuristics"]))
+    assert collect(RunStore(run.store.path), setup, run.outcome) == run.contents
+    assert Path("reports") == writer.REPORTS
