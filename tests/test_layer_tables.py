@@ -9,7 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
-from test_profiles import SMALL, message_of, small, with_layer
+from profile_texts import SMALL, message_of, small, with_layer
 
 from evolve.datasets import find_dataset
 from evolve.errors import ProfileError
