@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -98,3 +99,36 @@ def fingerprints(
     for part, task in zip(batch.members, batch.tasks, strict=True):
         found |= dict(zip(part, probe.behaviours(task), strict=True))
     return [(found[index], batch.sizes[index]) for index in range(len(candidates))]
+
+
+def spending(
+    candidate: Candidate,
+    swept: str,
+    values: Sequence[float],
+    templates: Mapping[str, Template],
+    probe: Arena,
+) -> list[float]:
+    """Return the binary logarithm of the bits a weight that a candidate spends, a mean over the models.
+
+    NaN where it fails, and for families, which spend whatever the budgets allow.
+
+    Args:
+        candidate: The rule.
+        swept: One of its parameters.
+        values: What that parameter is to be, S values.
+        templates: The code templates, by name.
+        probe: The models.
+
+    Returns:
+        S numbers.
+    """
+    batch = make_batch([candidate], templates)
+    if probe.budgets is not None or not batch.tasks:
+        return [math.nan] * len(values)
+    (task,) = batch.tasks
+    rows = np.repeat(task.values, len(values), axis=0)
+    rows[:, task.names.index(swept)] = values
+    results = probe.evaluate(replace(task, values=rows))
+    return [
+        math.nan if isinstance(each, Failure) else float(np.log2(each.avg_bits).mean()) for each in results
+    ]

@@ -37,6 +37,7 @@ class RunConfig:
         plateau: Stop after so many generations without a better train score; None never stops early.
         evaluations: Stop after exactly so many evaluations, if the generations have not ended before;
             None sets no limit.
+        copies: Altered copies of each model of train and valid that are searched on too, see `evolve.copies`.
     """
 
     datasets: str = "reference"
@@ -50,9 +51,17 @@ class RunConfig:
     plateau: int | None = None
     evaluations: int | None = None
     objective: str = CLIFF
+    copies: int = 0
 
     def __post_init__(self) -> None:
-        least_values = {"generations": 1, "population": 2, "seed": 0, "plateau": 1, "evaluations": 1}
+        least_values = {
+            "generations": 1,
+            "population": 2,
+            "seed": 0,
+            "plateau": 1,
+            "evaluations": 1,
+            "copies": 0,
+        }
         for name, least in least_values.items():
             value = getattr(self, name)
             if name in ("plateau", "evaluations") and value is None:
@@ -78,10 +87,12 @@ class RunConfig:
         parse_objective(self.objective)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration as JSON; the objective only where it is not the usual one."""
+        """Return the configuration as JSON; objective and copies only where they are not the usual ones."""
         found = asdict(self) | {"operators": dict(self.operators), "start_from": list(self.start_from)}
         if self.objective == CLIFF:
             del found["objective"]
+        if not self.copies:
+            del found["copies"]
         return found
 
     @classmethod

@@ -7,14 +7,17 @@ allocation is what is scored.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
+from itertools import chain
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from evolve.candidates import SplitScore
+from evolve.copies import altered_copies
 from evolve.datasets import Dataset
 from evolve.families import Families
 from evolve.heuristics import Rule
@@ -41,6 +44,9 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
+Members = npt.NDArray[np.intp] | slice
+#: Share of the optimum on train from which on a rule is tried on altered copies too.
+_WELL = 0.95
 #: Elements of the largest array a rule makes at once, so that it stays in the processor's cache;
 #: more parameter vectors go in chunks.
 _CHUNK_ELEMENTS = 70_000
@@ -61,7 +67,7 @@ class ModelScores:
     avg_bits: FloatArray
     fitness: FloatArray
 
-    def worst(self, ratios: FloatArray, members: Sequence[int] | slice) -> float:  # noqa: ARG002
+    def worst(self, ratios: FloatArray, members: Members) -> float:  # noqa: ARG002
         """Return the least share of the optimum on some models.
 
         Args:
@@ -69,6 +75,11 @@ class ModelScores:
             members: Which models.
         """
         return float(ratios.min())
+
+    def followed_by(self, others: Self) -> Self:
+        """Return these scores and then those on other models."""
+        pairs = ((getattr(self, each.name), getattr(others, each.name)) for each in fields(self))
+        return type(self)(*(np.concatenate(pair) for pair in pairs))
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ class BudgetScores(ModelScores):
 
     shares: FloatArray
 
-    def worst(self, ratios: FloatArray, members: Sequence[int] | slice) -> float:
+    def worst(self, ratios: FloatArray, members: Members) -> float:
         """Return the least share on some models within any budget."""
         shares = self.shares[members]
         return float(np.nanmin(shares)) if not np.isnan(shares).all() else float(ratios.min())
@@ -99,6 +110,7 @@ class Arena:
     def __init__(
         self, profiles: Sequence[ModelProfile], level: str = "curves", budgets: Budgets | None = None
     ) -> None:
+        self._arguments: tuple[Any, ...] = (profiles, level, budgets)
         self.profiles = tuple(profiles)
         self.level = level
         self.budgets = budgets
@@ -107,6 +119,10 @@ class Arena:
             (np.array(members), _Stack([self.profiles[index] for index in members], level))
             for members in self._by_formats()
         ]
+
+    def __reduce__(self) -> tuple[type[Arena], tuple[Any, ...]]:
+        # Made anew in every process that evaluates: what is prepared is far larger than what it is made from.
+        return type(self), self._arguments
 
     def _by_formats(self) -> list[list[int]]:
         found: dict[object, list[int]] = {}
@@ -243,7 +259,7 @@ def optimum_share(fitness: FloatArray, optima: FloatArray) -> FloatArray:
     return np.divide(fitness, optima, out=np.ones_like(fitness), where=optima > 0)
 
 
-def summarise(scores: ModelScores, optima: FloatArray, members: Sequence[int] | slice) -> SplitScore:
+def summarise(scores: ModelScores, optima: FloatArray, members: Members) -> SplitScore:
     """Average a rule's scores over some models.
 
     The objective is the mean share of each model's optimum, so that no model outweighs another;
@@ -268,20 +284,74 @@ def summarise(scores: ModelScores, optima: FloatArray, members: Sequence[int] | 
 
 
 class SearchArena(Arena):
-    """The arena of a search: the models of train and valid, never those of test."""
+    """The arena of a search: the models of train and valid, never those of test.
 
-    def __init__(self, dataset: Dataset, level: str, budgets: Budgets | None = None) -> None:
+    Where there are altered copies of them, a rule is tried on the copies too once it does well on the
+    models themselves. Most of what a search tries does not, and copies are three quarters of the work.
+
+    Args:
+        dataset: The models.
+        level: The information level that rules may read.
+        budgets: Score rules as families within these budgets; None scores by the cliff.
+        copies: Altered copies of each model, see `evolve.copies`.
+
+    Attributes:
+        shared: Whether train and valid are the same.
+        copied: Where rules are evaluated on the copies, those of train first; None where there are none.
+    """
+
+    def __init__(self, dataset: Dataset, level: str, budgets: Budgets | None = None, copies: int = 0) -> None:
         # One file that serves as train and valid is evaluated once.
         self.shared = dataset.train == dataset.valid
-        profiles = dataset.train if self.shared else (*dataset.train, *dataset.valid)
-        super().__init__(profiles, level, budgets)
-        self._train = slice(0, len(dataset.train))
-        self._valid = self._train if self.shared else slice(len(dataset.train), None)
+        splits = (dataset.train,) if self.shared else (dataset.train, dataset.valid)
+        super().__init__([each for split in splits for each in split], level, budgets)
+        self._arguments = (dataset, level, budgets, copies)
+        altered = [altered_copies(split, copies) for split in splits]
+        self.copied = Arena([*chain(*altered)], level, budgets) if copies else None
+        # Places of the models of each split, without and with their copies.
+        own = np.repeat(np.arange(len(splits)), [len(each) for each in splits])
+        every = np.concatenate([own, np.repeat(np.arange(len(splits)), [len(each) for each in altered])])
+        last = len(splits) - 1
+        self._train = {len(each): np.flatnonzero(each == 0) for each in (own, every)}
+        self._valid = {len(each): np.flatnonzero(each == last) for each in (own, every)}
         self._has_valid = bool(dataset.valid)
+
+    def evaluate(self, task: Task) -> list[ModelScores | Failure]:
+        """Evaluate P parameter vectors of one source; one result a vector, in order.
+
+        A result has (M,) scores of the models, then those of their copies if the rule was tried on them.
+        """
+        results = super().evaluate(task)
+        if self.copied is None:
+            return results
+        good = [place for place, each in enumerate(results) if self._does_well(each)]
+        if good:
+            more = self.copied.evaluate(replace(task, values=task.values[good]))
+            for place, copied in zip(good, more, strict=True):
+                own = results[place]
+                if isinstance(own, Failure) or isinstance(copied, Failure):
+                    results[place] = copied
+                else:
+                    results[place] = own.followed_by(copied)
+        return results
+
+    def _does_well(self, result: ModelScores | Failure) -> bool:
+        if isinstance(result, Failure):
+            return False
+        train = self._train[len(self.profiles)]
+        return bool(optimum_share(result.fitness[train], self.optimum_fitness[train]).mean() >= _WELL)
+
+    @cached_property
+    def _optima(self) -> Mapping[int, FloatArray]:
+        """Fitness of the optima of the models, and of the models and their copies, by how many these are."""
+        own = self.optimum_fitness
+        every = own if self.copied is None else np.concatenate([own, self.copied.optimum_fitness])
+        return {len(own): own, len(every): every}
 
     def summaries(self, scores: ModelScores) -> tuple[SplitScore, SplitScore | None]:
         """Return the scores on train, and on valid if there is one."""
-        train = summarise(scores, self.optimum_fitness, self._train)
+        count = len(scores.fitness)
+        train = summarise(scores, self._optima[count], self._train[count])
         if not self._has_valid:
             return train, None
-        return train, train if self.shared else summarise(scores, self.optimum_fitness, self._valid)
+        return train, train if self.shared else summarise(scores, self._optima[count], self._valid[count])

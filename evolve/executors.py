@@ -13,8 +13,6 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from evolve.evaluation import Arena, Failure, ModelScores, Task
-from evolve.objectives import Budgets
-from evolve.profiles import ModelProfile
 
 Results = list[list[ModelScores | Failure]]
 
@@ -64,7 +62,7 @@ class Processes:
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(arena.profiles, arena.level, arena.budgets),
+            initargs=(arena,),
         )
 
     def map(self, tasks: Sequence[Task]) -> Results:
@@ -104,10 +102,10 @@ def _interrupts_held() -> Iterator[None]:
 _worker_arena: Arena | None = None
 
 
-def _start_worker(profiles: Sequence[ModelProfile], level: str, budgets: Budgets | None) -> None:
+def _start_worker(arena: Arena) -> None:
     global _worker_arena
     end_with_parent()
-    _worker_arena = Arena(profiles, level, budgets)
+    _worker_arena = arena
 
 
 def end_with_parent() -> None:

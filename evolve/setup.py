@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from evolve import __version__
-from evolve.batches import fingerprints
+from evolve.batches import fingerprints, spending
 from evolve.candidates import Offspring
 from evolve.configuration import RunConfig
 from evolve.datasets import Dataset, find_dataset
@@ -120,6 +120,7 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
     templates = _templates_in_use(catalogue, list(seeds.values()), swept=budgets is not None)
     present = {name for each in dataset.train for name in each.layer_type}
     types = tuple(name for name in LAYER_TYPES if name in present)
+    probe = Arena(dataset.train[:_PROBES], config.signals, budgets)
     problem = Problem(
         tuple(seeds.values()),
         templates,
@@ -131,15 +132,13 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
         ),
         config.population,
         config.seed,
-        partial(
-            fingerprints,
-            templates=templates,
-            probe=Arena(dataset.train[:_PROBES], config.signals, budgets),
-        ),
+        partial(fingerprints, templates=templates, probe=probe),
+        partial(spending, templates=templates, probe=probe),
         weights,
         {name: each for name, each in catalogue.operators.items() if name in weights},
     )
-    return Setup(config, dataset, catalogue, problem, SearchArena(dataset, config.signals, budgets))
+    arena = SearchArena(dataset, config.signals, budgets, config.copies)
+    return Setup(config, dataset, catalogue, problem, arena)
 
 
 def _makers(catalogue: Catalogue) -> dict[str, StrategyFactory]:

@@ -27,6 +27,7 @@ evolve.fields
 evolve.layer_groups
 evolve.layer_tables
 evolve.profiles
+evolve.copies
 evolve.profile_files
 evolve.allocations
 evolve.budgets
@@ -81,6 +82,7 @@ evolve.search.base
 evolve.search.plugin_operators
 evolve.search.operators
 evolve.search.rates
+evolve.search.calibration
 evolve.search.refinement
 evolve.search.refiner
 evolve.search.numbers

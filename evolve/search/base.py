@@ -40,6 +40,9 @@ class Problem:
         seed: The run's seed.
         fingerprint: Returns, for each candidate, a text that is equal where two rules allocate alike,
             and the candidate's complexity. It costs no evaluation.
+        spending: Returns the binary logarithm of the bits a weight that a candidate spends, on average over
+            some models, for each of some values of the named parameter; NaN where it fails. It costs no
+            evaluation either.
         operators: Weight of each operator; those left out or at 0 are not used.
         plugins: Operators from plugins, by name.
     """
@@ -50,6 +53,7 @@ class Problem:
     population: int
     seed: int
     fingerprint: Callable[[Sequence[Candidate]], list[tuple[str, int]]]
+    spending: Callable[[Candidate, str, Sequence[float]], list[float]]
     operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
     plugins: Mapping[str, OperatorPlugin] = field(default_factory=dict)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from evolve.candidates import Evaluation, Offspring, Scored
 from evolve.grammar import seeded
 from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, gather, rank_key
+from evolve.search.calibration import calibrated, spent_by
 from evolve.search.operators import Select, apply_operator
 from evolve.search.rates import OperatorRates
 from evolve.search.refiner import Refiner
@@ -110,7 +113,7 @@ class Breeder:
                     reseed(draw)
                     (operator,) = random.choices(names, weights)
                     proposals.append(apply_operator(operator, self._problem, noted))
-                return proposals
+                return self._with_bits_of_best(proposals)
 
             if self._problem.population < _LEAST_REFINED:
                 return gather(make, self._novelty, wanted)
@@ -125,6 +128,7 @@ class Breeder:
                 for each, draw in zip(first, self._seeds.draw(len(first)), strict=True):
                     reseed(draw)
                     siblings += self._siblings(each)
+                siblings = self._calibrated(siblings)
                 del siblings[wanted - len(found) :]
                 new = self._novelty.add([each.candidate for each in siblings])
                 found += [each for each, is_new in zip(siblings, new, strict=True) if is_new]
@@ -142,6 +146,29 @@ class Breeder:
             Offspring(candidate, first.operator, first.parents, f"{first.change}; {words}")
             for candidate, words in drawn
         ]
+
+    def _calibrated(self, siblings: Sequence[Offspring]) -> list[Offspring]:
+        """Let siblings spend as many bits as the parent of their structure."""
+        parents = {each.parents[0]: self._parents.get(each.parents[0]) for each in siblings}
+        bits = {
+            name: math.nan if each is None else spent_by(self._problem, each.candidate)
+            for name, each in parents.items()
+        }
+        return [self._spending(each, bits[each.parents[0]]) for each in siblings]
+
+    def _with_bits_of_best(self, proposals: list[Offspring]) -> list[Offspring]:
+        """Let random rules spend as many bits as the best rule so far."""
+        if self._best is None or self._problem.population < _LEAST_REFINED:
+            return proposals
+        if not any(each.operator == "newcomer" for each in proposals):
+            return proposals
+        bits = spent_by(self._problem, self._best.candidate)
+        return [self._spending(each, bits) if each.operator == "newcomer" else each for each in proposals]
+
+    def _spending(self, offspring: Offspring, bits: float) -> Offspring:
+        return replace(
+            offspring, candidate=calibrated(self._problem, offspring.candidate, bits) or offspring.candidate
+        )
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the offspring asked for, in the same order."""

@@ -119,11 +119,13 @@ def run_control(store: RunStore, setup: Setup, should_stop: Callable[[], bool] =
 
 def permuted_setup(setup: Setup) -> Setup:
     """Return what a control search searches: the same, scored on permuted models."""
-    splits = {"train": setup.dataset.train, "valid": setup.dataset.valid}
-    truth = {
-        each.name: each for profiles in splits.values() for each in permuted(profiles, setup.config.seed)
-    }
-    arena = DisguisedSearchArena(setup.dataset, setup.config.signals, truth, setup.arena.budgets)
+    seen = [setup.dataset.train, setup.dataset.valid]
+    if setup.arena.copied is not None:
+        seen.append(setup.arena.copied.profiles)
+    truth = {each.name: each for profiles in seen for each in permuted(profiles, setup.config.seed)}
+    arena = DisguisedSearchArena(
+        setup.dataset, setup.config.signals, truth, setup.arena.budgets, setup.config.copies
+    )
     return replace(setup, arena=arena)
 
 

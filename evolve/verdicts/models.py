@@ -92,6 +92,7 @@ class DisguisedArena(Arena):
         budgets: Budgets | None = None,
     ) -> None:
         super().__init__(seen, level, budgets)
+        self._arguments = (seen, truth, level, optima, budgets)
         self.optimum_fitness = optima
         self.score_with(truth)
 
@@ -102,8 +103,9 @@ class DisguisedSearchArena(SearchArena):
     Args:
         dataset: What rules see.
         level: The information level that rules may read.
-        truth: By name, what their allocations are scored with; the optima must be those of ``dataset``.
+        truth: By name, what their allocations are scored with; the optima must be those of what is seen.
         budgets: Score rules as families within these budgets; None scores by the cliff.
+        copies: Altered copies of each model, which ``truth`` must name too.
     """
 
     def __init__(
@@ -112,6 +114,10 @@ class DisguisedSearchArena(SearchArena):
         level: str,
         truth: Mapping[str, ModelProfile],
         budgets: Budgets | None = None,
+        copies: int = 0,
     ) -> None:
-        super().__init__(dataset, level, budgets)
-        self.score_with([truth[each.name] for each in self.profiles])
+        super().__init__(dataset, level, budgets, copies)
+        self._arguments = (dataset, level, truth, budgets, copies)
+        for arena in (self, self.copied):
+            if arena is not None:
+                arena.score_with([truth[each.name] for each in arena.profiles])
