@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evolve.candidates import Candidate, Evaluation
 from evolve.errors import TemplateError
 from evolve.evaluation import Arena, Failure, ModelScores, SearchArena, Task, template_failure
 from evolve.executors import Executor
 from evolve.templates import Template, complexity
+
+FloatArray = NDArray[np.float64]
 
 #: Parameter vectors of one task; fixed, so that no number of workers changes what is computed together.
 _TASK_SIZE = 256
@@ -102,33 +105,34 @@ def fingerprints(
 
 
 def spending(
-    candidate: Candidate,
+    candidates: Sequence[Candidate],
     swept: str,
-    values: Sequence[float],
+    values: FloatArray,
     templates: Mapping[str, Template],
     probe: Arena,
-) -> list[float]:
-    """Return the binary logarithm of the bits a weight that a candidate spends, a mean over the models.
+) -> FloatArray:
+    """Return the binary logarithm of the bits a weight that candidates spend, a mean over the models.
 
-    NaN where it fails, and for families, which spend whatever the budgets allow.
+    NaN where a rule fails, and for families, which spend whatever the budgets allow.
 
     Args:
-        candidate: The rule.
-        swept: One of its parameters.
-        values: What that parameter is to be, S values.
+        candidates: C rules of one structure.
+        swept: One of their parameters.
+        values: What that parameter is to be, (C, S).
         templates: The code templates, by name.
         probe: The models.
 
     Returns:
-        S numbers.
+        (C, S) numbers.
     """
-    batch = make_batch([candidate], templates)
-    if probe.budgets is not None or not batch.tasks:
-        return [math.nan] * len(values)
-    (task,) = batch.tasks
-    rows = np.repeat(task.values, len(values), axis=0)
-    rows[:, task.names.index(swept)] = values
-    results = probe.evaluate(replace(task, values=rows))
-    return [
-        math.nan if isinstance(each, Failure) else float(np.log2(each.avg_bits).mean()) for each in results
-    ]
+    found = np.full(values.shape, math.nan)
+    batch = make_batch(candidates, templates)
+    if probe.budgets is not None:
+        return found
+    for members, task in zip(batch.members, batch.tasks, strict=True):
+        rows = np.repeat(task.values, values.shape[1], axis=0)
+        rows[:, task.names.index(swept)] = values[list(members)].ravel()
+        results = probe.evaluate(replace(task, values=rows))
+        bits = [math.nan if isinstance(each, Failure) else np.log2(each.avg_bits).mean() for each in results]
+        found[list(members)] = np.reshape(bits, (len(members), -1))
+    return found

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evolve.candidates import Candidate, Offspring, Scored
 from evolve.extensions import OperatorPlugin
 from evolve.grammar import Vocabulary
 from evolve.templates import Template
+
+FloatArray = NDArray[np.float64]
 
 #: What may vary a candidate, with the default weight of each: its share of the offspring before
 #: anything is known of its success (see `evolve.search.rates`).
@@ -40,9 +43,9 @@ class Problem:
         seed: The run's seed.
         fingerprint: Returns, for each candidate, a text that is equal where two rules allocate alike,
             and the candidate's complexity. It costs no evaluation.
-        spending: Returns the binary logarithm of the bits a weight that a candidate spends, on average over
-            some models, for each of some values of the named parameter; NaN where it fails. It costs no
-            evaluation either.
+        spending: Returns the binary logarithm of the bits a weight that C candidates of one structure
+            spend, on average over some models, for (C, S) values of the named parameter; NaN where a rule
+            fails. It costs no evaluation either.
         operators: Weight of each operator; those left out or at 0 are not used.
         plugins: Operators from plugins, by name.
     """
@@ -53,7 +56,7 @@ class Problem:
     population: int
     seed: int
     fingerprint: Callable[[Sequence[Candidate]], list[tuple[str, int]]]
-    spending: Callable[[Candidate, str, Sequence[float]], list[float]]
+    spending: Callable[[Sequence[Candidate], str, FloatArray], FloatArray]
     operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
     plugins: Mapping[str, OperatorPlugin] = field(default_factory=dict)
 

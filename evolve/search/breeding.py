@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -128,7 +127,6 @@ class Breeder:
                 for each, draw in zip(first, self._seeds.draw(len(first)), strict=True):
                     reseed(draw)
                     siblings += self._siblings(each)
-                siblings = self._calibrated(siblings)
                 del siblings[wanted - len(found) :]
                 new = self._novelty.add([each.candidate for each in siblings])
                 found += [each for each, is_new in zip(siblings, new, strict=True) if is_new]
@@ -142,33 +140,31 @@ class Breeder:
         parent = self._parents.get(first.parents[0])
         kept = {} if parent is None else dict(parent.candidate.parameters)
         drawn = [redraw_parameters(first.candidate, template, kept) for _ in range(_BROOD - 1)]
-        return [
+        siblings = [
             Offspring(candidate, first.operator, first.parents, f"{first.change}; {words}")
             for candidate, words in drawn
         ]
-
-    def _calibrated(self, siblings: Sequence[Offspring]) -> list[Offspring]:
-        """Let siblings spend as many bits as the parent of their structure."""
-        parents = {each.parents[0]: self._parents.get(each.parents[0]) for each in siblings}
-        bits = {
-            name: math.nan if each is None else spent_by(self._problem, each.candidate)
-            for name, each in parents.items()
-        }
-        return [self._spending(each, bits[each.parents[0]]) for each in siblings]
+        # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
+        return (
+            siblings
+            if parent is None
+            else self._spending(siblings, spent_by(self._problem, parent.candidate))
+        )
 
     def _with_bits_of_best(self, proposals: list[Offspring]) -> list[Offspring]:
         """Let random rules spend as many bits as the best rule so far."""
-        if self._best is None or self._problem.population < _LEAST_REFINED:
-            return proposals
-        if not any(each.operator == "newcomer" for each in proposals):
+        random_rules = any(each.operator == "newcomer" for each in proposals)
+        if self._best is None or not random_rules or self._problem.population < _LEAST_REFINED:
             return proposals
         bits = spent_by(self._problem, self._best.candidate)
-        return [self._spending(each, bits) if each.operator == "newcomer" else each for each in proposals]
+        return [
+            self._spending([each], bits)[0] if each.operator == "newcomer" else each for each in proposals
+        ]
 
-    def _spending(self, offspring: Offspring, bits: float) -> Offspring:
-        return replace(
-            offspring, candidate=calibrated(self._problem, offspring.candidate, bits) or offspring.candidate
-        )
+    def _spending(self, offspring: Sequence[Offspring], bits: float) -> list[Offspring]:
+        """Let offspring of one structure spend so many bits, where they can."""
+        fitted = calibrated(self._problem, [each.candidate for each in offspring], bits)
+        return [replace(each, candidate=new) for each, new in zip(offspring, fitted, strict=True)]
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the offspring asked for, in the same order."""

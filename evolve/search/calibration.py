@@ -9,15 +9,15 @@ rate-distortion optimisation does with its Lagrange multiplier when it has to ke
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evolve.candidates import Candidate
 from evolve.parameters import Parameter
-from evolve.search.base import Problem
+from evolve.search.base import FloatArray, Problem
 
 #: Values tried over the number's whole range, and then between the two where the bits are met.
 _COARSE, _FINE = 13, 5
@@ -38,53 +38,71 @@ def swept_number(problem: Problem, candidate: Candidate) -> Parameter | None:
 
 def spent_by(problem: Problem, candidate: Candidate) -> float:
     """Return the binary logarithm of the bits a weight that a candidate spends; NaN where nobody knows."""
-    name, value = next(iter(candidate.parameters), (None, 0.0))
-    return math.nan if name is None else problem.spending(candidate, name, [value])[0]
+    if not candidate.parameters:
+        return math.nan
+    name, value = candidate.parameters[0]
+    return float(problem.spending([candidate], name, np.array([[value]]))[0, 0])
 
 
-def calibrated(problem: Problem, candidate: Candidate, target: float) -> Candidate | None:
-    """Return a candidate with the number that lets it spend as many bits as wanted.
+def calibrated(problem: Problem, candidates: Sequence[Candidate], target: float) -> list[Candidate]:
+    """Return candidates with the number that lets them spend as many bits as wanted.
 
     Args:
         problem: Knows what candidates spend.
-        candidate: The rule.
-        target: Binary logarithm of the bits a weight that it is to spend; NaN where nobody knows.
+        candidates: Rules of one structure.
+        target: Binary logarithm of the bits a weight that they are to spend; NaN where nobody knows.
 
     Returns:
-        The candidate with another number; None where it has no such number, or none that does.
+        The candidates with another number; as they were where they have no such number, or none that does.
     """
-    swept = swept_number(problem, candidate)
-    if swept is None or not math.isfinite(target):
-        return None
-    bracket = _bracket(problem, candidate, swept, target, np.linspace(0.0, 1.0, _COARSE))
-    if bracket is not None:
-        between = np.linspace(bracket[0][0], bracket[1][0], _FINE + 2)
-        bracket = _bracket(problem, candidate, swept, target, between)
-    if bracket is None:
-        return None
-    low, high = bracket
+    swept = [swept_number(problem, each) for each in candidates]
+    if not candidates or swept[0] is None or not math.isfinite(target):
+        return list(candidates)
+    numbers = [each for each in swept if each is not None]
+    coarse = np.tile(np.linspace(0.0, 1.0, _COARSE), (len(candidates), 1))
+    brackets = _brackets(problem, candidates, numbers, target, coarse)
+    # Where the target is out of reach there is nothing to look at more closely.
+    between = [(0.0, 0.0) if each is None else (each[0][0], each[1][0]) for each in brackets]
+    fine = np.array([np.linspace(low, high, _FINE + 2) for low, high in between])
+    found = _brackets(problem, candidates, numbers, target, fine)
+    return [
+        each if coarsely is None or finely is None else _between(each, number, target, *finely)
+        for each, number, coarsely, finely in zip(candidates, numbers, brackets, found, strict=True)
+    ]
+
+
+_Place = tuple[float, float]  # a number in [0, 1] on its own scale, and what the rule spends with it
+
+
+def _between(candidate: Candidate, swept: Parameter, target: float, low: _Place, high: _Place) -> Candidate:
     share = (target - low[1]) / (high[1] - low[1]) if abs(high[1] - low[1]) > _EQUAL else 0.5
     value = swept.from_unit(low[0] + share * (high[0] - low[0]))
     changed = tuple((name, value if name == swept.name else old) for name, old in candidate.parameters)
     return replace(candidate, parameters=changed)
 
 
-_Place = tuple[float, float]  # a number in [0, 1] on its own scale, and what the rule spends with it
+def _brackets(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    swept: Sequence[Parameter],
+    target: float,
+    units: FloatArray,
+) -> list[tuple[_Place, _Place] | None]:
+    """Return between which two neighbouring numbers each candidate meets the target; None where it does not.
 
-
-def _bracket(
-    problem: Problem, candidate: Candidate, swept: Parameter, target: float, units: NDArray[np.float64]
-) -> tuple[_Place, _Place] | None:
-    """Return between which two neighbouring numbers a candidate meets its target; None where it does not.
-
-    Of several such places the one nearest to the number that the candidate has.
+    Of several such places the one nearest to the number that the candidate has. Numbers in [0, 1] on their
+    own scale are (C, S).
     """
-    places: list[float] = units.tolist()
-    spent = problem.spending(candidate, swept.name, [swept.from_unit(unit) for unit in places])
-    own = swept.to_unit(swept.default)
-    crossed = [
-        (low, high)
-        for low, high in pairwise(zip(places, spent, strict=True))
-        if min(low[1], high[1]) <= target <= max(low[1], high[1])
-    ]
-    return min(crossed, key=lambda pair: abs(pair[0][0] + pair[1][0] - 2 * own), default=None)
+    pairs = list(zip(swept, units.tolist(), strict=True))
+    values = np.array([[number.from_unit(unit) for unit in row] for number, row in pairs])
+    spent = problem.spending(candidates, swept[0].name, values).tolist()
+    found = []
+    for (number, row), bits in zip(pairs, spent, strict=True):
+        own = number.to_unit(number.default)
+        crossed = [
+            (low, high)
+            for low, high in pairwise(zip(row, bits, strict=True))
+            if min(low[1], high[1]) <= target <= max(low[1], high[1])
+        ]
+        found.append(min(crossed, key=lambda pair: abs(pair[0][0] + pair[1][0] - 2 * own), default=None))
+    return found

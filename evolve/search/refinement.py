@@ -12,15 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evolve.candidates import Offspring, Scored
 from evolve.templates import Template
 
+if TYPE_CHECKING:
+    from cmaes import CMA
+
+FloatArray = NDArray[np.float64]
+
 #: Spread of the first samples, in parts of each parameter's range.
 _SPREAD = 0.05
+#: The same for samples that are drawn widely.
+_SCATTER = 0.12
 #: CMA-ES generations without a better rule after which a refinement ends.
 _PATIENCE = 10
 #: A gain below this is none.
@@ -40,14 +48,19 @@ class Refinement:
         seed: Seed of the samples, below 2³².
         spread: Standard deviation of the first samples, the range of each parameter being 1.
         samples: Samples of a CMA-ES generation; 0 for as many as are usual for so many parameters.
+        scattered: So many samples are drawn widely around the start, and CMA-ES begins from the best of them;
+            0 begins from the start.
     """
 
     def __init__(
-        self, template: Template, start: Scored, seed: int, spread: float = _SPREAD, samples: int = 0
+        self,
+        template: Template,
+        start: Scored,
+        seed: int,
+        spread: float = _SPREAD,
+        samples: int = 0,
+        scattered: int = 0,
     ) -> None:
-        # Imported where it is used: most commands search nothing.
-        from cmaes import CMA
-
         self.start = start
         self.best = start
         self.seed = seed
@@ -58,19 +71,28 @@ class Refinement:
         units = [each.to_unit(each.default) for each in self._parameters]
         # CMA-ES needs two dimensions: beside a single parameter stands one that nothing reads.
         units += [0.5] * (2 - len(units))
-        box = np.array([(0.0, 1.0)] * len(units))
-        self._cma = CMA(
-            mean=np.array(units),
-            sigma=spread,
-            bounds=box,
-            seed=seed,
-            population_size=samples or None,
-        )
+        self._cma = self._new_cma(np.array(units), samples)
         self.samples: int = self._cma.population_size
+        self.scattered = scattered
         self._handed_out = 0
         self._values: list[float] = []
         self._improved = False
-        self._sample()
+        # From another place it has to rise by itself first.
+        self._reached = -np.inf if scattered else start.evaluation.objective
+        if scattered:
+            random = np.random.default_rng(seed)
+            drawn = random.normal(units, _SCATTER, (scattered, len(units)))
+            self._points = list(np.clip(drawn, 0.0, 1.0))
+        else:
+            self._sample()
+
+    def _new_cma(self, mean: FloatArray, samples: int) -> CMA:
+        # Imported where it is used: most commands search nothing.
+        from cmaes import CMA
+
+        box = np.array([(0.0, 1.0)] * len(mean))
+        size = samples or None
+        return CMA(mean=mean, sigma=self.spread, bounds=box, seed=self.seed, population_size=size)
 
     def _sample(self) -> None:
         self._points = [self._cma.ask() for _ in range(self._cma.population_size)]
@@ -109,11 +131,16 @@ class Refinement:
         self.told.append(scored)
         objective = scored.evaluation.objective
         self._values.append(-objective if np.isfinite(objective) else _FAILED)
+        if objective > self._reached + _LEAST_GAIN:
+            self._reached, self._improved = objective, True
         if objective > self.best.evaluation.objective + _LEAST_GAIN:
-            self.best, self._improved = scored, True
+            self.best = scored
         if len(self._values) == len(self._points):
-            self._cma.tell(list(zip(self._points, self._values, strict=True)))
-            self.idle = 0 if self._improved else self.idle + 1
+            if self.scattered and len(self.told) == self.scattered:
+                self._cma = self._new_cma(self._points[int(np.argmin(self._values))], self.samples)
+            else:
+                self._cma.tell(list(zip(self._points, self._values, strict=True)))
+                self.idle = 0 if self._improved else self.idle + 1
             self._handed_out, self._values, self._improved = 0, [], False
             self._sample()
 
@@ -124,6 +151,7 @@ class Refinement:
             "seed": self.seed,
             "spread": self.spread,
             "samples": self.samples,
+            "scattered": self.scattered,
             "told": [each.candidate.id for each in self.told],
         }
 
@@ -134,7 +162,7 @@ class Refinement:
         """Make a refinement from its state, by telling it again what it was told."""
         start = archive[state["start"]]
         template = templates[start.candidate.template]
-        made = cls(template, start, state["seed"], state["spread"], state["samples"])
+        made = cls(template, start, state["seed"], state["spread"], state["samples"], state["scattered"])
         for name in state["told"]:
             made._handed_out += 1
             made.tell(archive[name])

@@ -33,9 +33,10 @@ _BEST_FIRST, _DRAWN = 3, 3
 _KEPT = 30
 #: Spread of the first samples where a structure was refined before.
 _SPREAD_AGAIN = 0.02
-#: Times that a structure is refined to the end, each time by generations twice as large, as in IPOP-CMA-ES
-#: (Auger and Hansen 2005): shares of the optimum are rugged, and small generations lose their way there.
-_ROUNDS = 3
+#: Times that a structure is refined to the end. Shares of the optimum are rugged: by turns it is refined
+#: again from where it is, by generations twice as large, as in IPOP-CMA-ES (Auger and Hansen 2005), and
+#: from the best of so many samples around it.
+_ROUNDS, _SCATTERED = 6, 16
 
 
 @dataclass
@@ -160,8 +161,10 @@ class Refiner:
         refinement = Refinement(template, scored, record.seed)
         if record.stages == 0:
             return refinement
-        larger = refinement.samples * 2 ** min(record.rounds, _ROUNDS - 1)
-        return Refinement(template, scored, (record.seed + record.rounds) % 2**32, _SPREAD_AGAIN, larger)
+        seed = (record.seed + record.rounds) % 2**32
+        if record.rounds and record.rounds % 2 == 0:
+            return Refinement(template, scored, seed, scattered=_SCATTERED)
+        return Refinement(template, scored, seed, _SPREAD_AGAIN, 2 * refinement.samples)
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the samples asked for, in the same order."""

@@ -33,7 +33,9 @@ def test_a_loss_on_another_scale_gets_another_price(setup):
     plain = weighted("np.exp(-(p.rate * model.bits))", price=40.0, rate=0.5)
     spent = spent_by(problem, plain)
     scaled = weighted("p.weight * np.exp(-(p.rate * model.bits))", price=40.0, weight=50.0, rate=0.5)
-    found = calibrated(problem, scaled, spent)
+    far = weighted("p.weight * np.exp(-(p.rate * model.bits))", price=4000.0, weight=0.5, rate=0.5)
+    found, other = calibrated(problem, [scaled, far], spent)
+    assert spent_by(problem, other) == pytest.approx(spent, abs=0.02)
     assert 0.5 < dict(found.parameters)["price"] / (40.0 / 50.0) < 2.0
     assert spent_by(problem, found) == pytest.approx(spent, abs=0.02)
     assert abs(spent_by(problem, scaled) - spent) > 0.2
@@ -47,8 +49,9 @@ def test_random_rules_spend_what_is_wanted_wherever_their_number_reaches_it(setu
         reseed(3)
         drawn = [newcomer(form, problem.templates, problem.words)[0] for form in forms for _ in range(30)]
     target = math.log2(15.0)
-    found = [calibrated(problem, each, target) for each in drawn]
-    after = [abs(spent_by(problem, each) - target) < 0.1 for each in found if each is not None]
+    found = [calibrated(problem, [each], target)[0] for each in drawn]
+    changed = [new for each, new in zip(drawn, found, strict=True) if new != each]
+    after = [abs(spent_by(problem, each) - target) < 0.1 for each in changed]
     before = [abs(spent_by(problem, each) - target) < 0.1 for each in drawn]
     assert len(after) >= 20
     assert sum(after) > 0.8 * len(after)
@@ -60,17 +63,17 @@ def test_what_is_spent_is_the_mean_over_the_first_models(setup):
     (result,) = setup.arena.evaluate(make_batch([plain], setup.problem.templates).tasks[0])
     expected = np.log2(result.avg_bits[:4]).mean()
     assert spent_by(setup.problem, plain) == pytest.approx(expected)
-    both = setup.problem.spending(plain, "price", [40.0, 400.0])
-    assert both[0] == pytest.approx(expected)
-    assert both[1] > both[0]
+    ((first, second),) = setup.problem.spending([plain], "price", np.array([[40.0, 400.0]]))
+    assert first == pytest.approx(expected)
+    assert second > first
 
 
 def test_what_cannot_be_set_is_left_alone(setup):
     plain = weighted("np.exp(-(p.rate * model.bits))", price=40.0, rate=0.5)
     ladder = Candidate("ladder", (("clauses", ()), ("otherwise", "FP16")), ())
-    assert calibrated(setup.problem, plain, math.nan) is None
-    assert calibrated(setup.problem, plain, math.log2(100.0)) is None
-    assert calibrated(setup.problem, ladder, math.log2(12.0)) is None
+    assert calibrated(setup.problem, [plain], math.nan) == [plain]
+    assert calibrated(setup.problem, [plain, plain], math.log2(100.0)) == [plain, plain]
+    assert calibrated(setup.problem, [ladder], math.log2(12.0)) == [ladder]
     assert math.isnan(spent_by(setup.problem, ladder))
 
 

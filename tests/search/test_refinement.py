@@ -55,6 +55,40 @@ def test_the_numbers_of_a_bowl_are_found(template):
     assert loss < 1e-4 < 0.01 * (1 - first.evaluation.objective)
 
 
+def test_from_the_best_of_widely_drawn_samples_another_hill_is_found():
+    """A narrow hill beside a higher one: from its top, narrow samples see nothing better."""
+    target, other = FORM.parameters[0].to_unit(0.0321), FORM.parameters[1].to_unit(0.95)
+
+    def two_hills(offspring: Offspring) -> Scored:
+        first, second = (
+            each.to_unit(value)
+            for each, (_, value) in zip(FORM.parameters, offspring.candidate.parameters, strict=True)
+        )
+        high = 1.0 - 4 * (first - target) ** 2 - 4 * (second - other) ** 2
+        low = 0.9 - 400 * (first - target) ** 2 - 400 * (second - 0.75) ** 2
+        value = max(high, low)
+        return Scored(offspring, Evaluation("ok", train=SplitScore(value, 1, 1, 1, 1, value, value)))
+
+    top = (("limit", 0.0321), ("share", 0.75))
+    first = two_hills(Offspring(Candidate(FORM.name, (), top), "seed"))
+    reached = []
+    for scattered in (0, 16):
+        refinement = Refinement(FORM, first, seed=4, spread=0.01, scattered=scattered)
+        while not refinement.finished:
+            for each in [refinement.ask() for _ in range(refinement.waiting)]:
+                refinement.tell(two_hills(each))
+        reached.append(refinement.best.evaluation.objective)
+        again = Refinement.from_state(
+            json.loads(json.dumps(refinement.state())),
+            {each.candidate.id: each for each in [first, *refinement.told]},
+            {FORM.name: FORM},
+        )
+        assert [again.ask() for _ in range(again.waiting)] == [
+            refinement.ask() for _ in range(refinement.waiting)
+        ]
+    assert reached[0] < 0.95 < 0.999 < reached[1]
+
+
 def test_numbers_stay_in_bounds_and_have_few_digits():
     at_the_edge = tuple((each.name, each.low) for each in FORM.parameters)
     first = scored(Offspring(Candidate(FORM.name, (), at_the_edge), "seed"))
@@ -129,14 +163,14 @@ def test_the_refiner_refines_structures_with_numbers_and_then_lets_them_be():
     assert under_test.ask([*pool, better], 4, lambda: 7)
 
 
-def test_a_structure_is_refined_again_by_larger_generations():
+def test_a_structure_is_refined_again_by_larger_generations_and_from_elsewhere():
     under_test = refiner()
     sizes = []
     while asked := under_test.ask([start()], 1000, lambda: 1):
         sizes.append(len(asked))
         under_test.tell([replace(start(), offspring=each) for each in asked])
     smallest = sizes[0]
-    assert list(dict.fromkeys(sizes)) == [smallest, 2 * smallest, 4 * smallest]
+    assert list(dict.fromkeys(sizes)) == [smallest, 2 * smallest, 16]
 
 
 def test_what_rises_is_followed_and_what_is_new_gets_its_turn():
