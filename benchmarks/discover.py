@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Seed and number of evaluations of each level's search.
 SEARCHES = {"metadata": (1, 80_000), "gradient": (12, 100_000), "curves": (1, 60_000)}
 POPULATION = 200
+COPIES = 3
 #: Data sets that no search was made on: of some kinds, so many each, drawn with these seeds.
 UNSEEN = ("suite", "suite-shift")
 SEEDS = range(401, 413)
@@ -58,6 +59,7 @@ def search(level: str, workers: int) -> None:
         "--signals": level,
         "--seed": seed,
         "--population": POPULATION,
+        "--copies": COPIES,
         "--evaluations": evaluations,
         "--generations": evaluations,
         "--workers": workers,

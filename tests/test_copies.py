@@ -139,7 +139,9 @@ def test_a_search_with_copies_holds_when_it_is_made_again(tmp_path, monkeypatch)
     setup = prepare_run(RunConfig(**config))
     folder = write_report(store, setup, outcome, figures=False)
     assert list(verify(store, setup)) == []
-    assert "--copies 1" in (folder / "report.md").read_text(encoding="utf-8")
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert "--copies 1" in report
+    assert "altered copies of each model beside it, 1 of each" in report
 
 
 def test_the_control_permutes_the_copies_too(tmp_path):

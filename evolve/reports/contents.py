@@ -73,6 +73,7 @@ class Contents:
         dataset: Name of the data set.
         signals: The information level of the run.
         objective: What was maximised; empty for the cliff.
+        copies: Altered copies of each model that the search had beside it.
         tied: Whether any model has tied layers.
         single_file: Whether one model served as train and valid.
         chosen_on_valid: Whether there is a valid split besides train.
@@ -100,6 +101,7 @@ class Contents:
     dataset: str
     signals: str
     objective: str
+    copies: int
     tied: bool
     single_file: bool
     chosen_on_valid: bool
@@ -147,6 +149,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         dataset=dataset.name,
         signals=setup.config.signals,
         objective="" if setup.arena.budgets is None else setup.config.objective,
+        copies=setup.config.copies,
         tied=any(each.tied_layers for _, each in dataset.splits()),
         single_file=dataset.single_file,
         chosen_on_valid="valid" in splits,
