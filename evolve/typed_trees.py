@@ -16,6 +16,10 @@ from deap import gp
 from evolve.expressions import OPERATIONS, Node, Type, replace_at
 from evolve.grammar import Vocabulary, draw_numbers, undrawn_number
 
+#: How many octaves numbers by type are at most from the one that they stand for, one of these: near enough to
+#: leave the rule good, and far enough to change what some layer gets, for what allocates alike is not tried.
+_APART = (0.1, 0.2, 0.4)
+
 #: Expressions above this size are not made: nobody would read them.
 MAX_SIZE = 25
 
@@ -146,13 +150,13 @@ def _near(number: Node, octaves: float) -> float:
 
 
 def _number_by_type(node: Node, words: Vocabulary) -> Node:
-    """Let a constant be a number for each layer type, all of them so near it that the rule stays as good."""
+    """Let a constant be a number for each layer type, all of them near it."""
     nodes = list(node.walk())
     places = [place for place, each in enumerate(nodes) if each.operation == "number"]
     if not places:
         return node
-    place = random.choice(places)
-    return replace_at(node, place, words.numbers_by_type(lambda: _near(nodes[place], 0.03)))
+    place, octaves = random.choice(places), random.choice(_APART)
+    return replace_at(node, place, words.numbers_by_type(lambda: _near(nodes[place], octaves)))
 
 
 def _weigh(node: Node, words: Vocabulary) -> Node:
@@ -169,7 +173,8 @@ def _weigh(node: Node, words: Vocabulary) -> Node:
     one = Node("number", value=1.0)
     match random.choice(("types", "mask", "score")):
         case "types":
-            factor = words.numbers_by_type(lambda: _near(one, 0.03))
+            octaves = random.choice(_APART)
+            factor = words.numbers_by_type(lambda: _near(one, octaves))
         case "mask":
             numbers = [Node("number", value=float(f"{_near(one, 2.0):.3g}")) for _ in range(2)]
             factor = Node("where", (words.random_expression("mask", 0), *numbers))

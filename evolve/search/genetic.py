@@ -29,7 +29,7 @@ _PROMISING = 100
 _SHORTEST, _LONGEST, _OPENING = 5, 10, 1000
 #: A search starts anew after so many generations in which the gap that its best rule leaves to the optimum
 #: has not closed by such a part.
-_PATIENCE, _CLOSED = 40, 0.1
+_PATIENCE, _CLOSED = 150, 0.1
 #: Rules that an epoch leaves behind, and fresh epochs after which one starts from what all left.
 _LEGACY, _FRESH_EPOCHS = 20, 3
 

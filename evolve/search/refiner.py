@@ -31,7 +31,10 @@ _STAGE, _LONGER, _LONGEST = 20, 2, 320
 _BEST_FIRST, _DRAWN = 3, 3
 #: Refinements kept between stages; others begin anew from the best there is.
 _KEPT = 30
-#: Spread of the first samples where a structure was refined before.
+#: Spread of the first samples: that of the gap to the optimum, within these bounds. A structure that is good
+#: when it comes has tuned numbers, and wide samples of nine of them are all worse.
+_NARROW, _WIDE = 0.01, 0.05
+#: The same where a structure was refined before.
 _SPREAD_AGAIN = 0.02
 #: Times that a structure is refined to the end. Shares of the optimum are rugged: by turns it is refined
 #: again from where it is, by generations twice as large, as in IPOP-CMA-ES (Auger and Hansen 2005), and
@@ -158,7 +161,8 @@ class Refiner:
     def _begin(self, name: str, scored: Scored) -> Refinement:
         template = self._problem.templates[scored.candidate.template]
         record = self._records[name]
-        refinement = Refinement(template, scored, record.seed)
+        gap = 1.0 - scored.evaluation.objective
+        refinement = Refinement(template, scored, record.seed, min(_WIDE, max(_NARROW, gap)))
         if record.stages == 0:
             return refinement
         seed = (record.seed + record.rounds) % 2**32
