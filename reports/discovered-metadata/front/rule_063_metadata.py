@@ -1,30 +1,29 @@
-"""Allocates a number format to each layer of a network: candidate c4c1b3969335.
+"""Allocates a number format to each layer of a network: candidate be8d4023a378.
 
 Each layer goes to the format of least cost, where the cost is the share of the weights
-times (1.049 for layers of type Attention, 1.526 for others) times the number of bits
-per weight plus 39.35 times (the exponential of (6.086 times the predicted loss)).
+times the number of bits per weight plus 1,372 times ((the exponential of minus the
+number of bits per weight) divided by (the share of the weights times (the place in the
+model plus 0.172))).
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_070_curves.py profile.json
-    python rule_070_curves.py profile.json --json
+    python rule_063_metadata.py profile.json
+    python rule_063_metadata.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
 `layers` has an object for each layer, of which this rule reads:
 
-- layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
+- layer_idx: the layer's place in the model, from 0
 - num_params: number of weights
-- sensitivity: a list, one for each format: the share of accuracy lost with this layer
-  alone in it
 
 What it was measured to do:
 
-- train: 99.95 % of the proven optimum
-- valid: 99.94 % of the proven optimum
-- test: 99.92 % of the proven optimum
-- level: curves
-- complexity: 70 nodes of syntax
+- train: 97.39 % of the proven optimum
+- valid: 97.08 % of the proven optimum
+- test: 96.89 % of the proven optimum
+- level: metadata
+- complexity: 63 nodes of syntax
 """
 
 from __future__ import annotations
@@ -54,21 +53,18 @@ KNOWN_FORMATS = {
     "FP16": 16,
     "FP32": 32,
 }
-LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classifier")
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "price": 39.348,
-    "weight": 1.0491,
-    "weight_2": 1.5257,
-    "weight_3": 6.0857,
+    "price": 1372.1,
+    "weight": 0.172,
 }
 
 
 def rule(model, p):
-    param_fraction_factor = np.where(model.is_type("Attention"), p.weight, p.weight_2)
-    weight = model.param_fraction * param_fraction_factor
-    loss = np.exp(p.weight_3 * model.loss)
+    weight = model.param_fraction
+    loss_divisor = model.param_fraction * (model.relative_position + p.weight)
+    loss = np.exp(-model.bits) / loss_divisor
     return model.cheapest(weight * model.bits + p.price * loss)
 
 
@@ -89,33 +85,14 @@ class Model:
         self.formats = tuple(formats[at][0] for at in order)
         # (K, 1, 1) bits per weight.
         self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
-        self.layer_type = [layer.get("layer_type") for layer in layers]
-        for at, name in enumerate(self.layer_type):
-            if name not in LAYER_TYPES:
-                known = ", ".join(LAYER_TYPES)
-                raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
+        # Profiles may list layers in another order than that of the model.
+        self.layer_index = column(layers, "layer_idx")
+        if sorted(self.layer_index) != list(range(self.num_layers)):
+            raise ProfileError("layer_idx: expected 0, 1, 2, ..., each in one layer")
+        # 0 is the first layer of the model, 1 the last.
+        self.relative_position = self.layer_index / max(self.num_layers - 1, 1)
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
-        self._sensitivity = sensitivity_table(layers, len(formats))[order]
-        # (K, 1, N) losses that add up where retained accuracies multiply.
-        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
-
-    def is_type(self, *names):
-        """Return whether each layer is of one of these types."""
-        return np.isin(self.layer_type, names)
-
-    def _index(self, choice):
-        """Return the index of a format given by name; indices stay as they are."""
-        if not isinstance(choice, str):
-            return choice
-        if choice not in self.formats:
-            found = ", ".join(self.formats)
-            raise ProfileError(f"formats: the rule needs {choice}, found {found}")
-        return np.uint8(self.formats.index(choice))
-
-    def where(self, mask, chosen, otherwise):
-        """Return the format ``chosen`` where the mask holds, ``otherwise`` elsewhere."""
-        return np.where(mask, self._index(chosen), self._index(otherwise))
 
     def cheapest(self, cost):
         """Return each layer's format of least cost, the narrower at a tie."""
@@ -163,18 +140,6 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
-
-
-def sensitivity_table(layers: list, K: int):
-    """Return (K, N) the loss of accuracy with one layer alone in a format."""
-    rows = []
-    for at, layer in enumerate(layers):
-        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
-        if not isinstance(values, list) or len(values) != K:
-            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
-        limits = "numbers in [0, 1)", 0, 1 - 2**-53
-        rows.append([number(each, place, *limits) for each in values])
-    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:

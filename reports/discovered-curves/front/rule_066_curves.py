@@ -1,16 +1,14 @@
-"""Allocates a number format to each layer of a network: candidate aa61fa617615.
+"""Allocates a number format to each layer of a network: candidate 407ca9abb787.
 
-Each layer goes to the format of least cost, where the cost is the share of the weights
-times (3.835 for layers of type Attention, 5.25 for others) times the number of bits per
-weight plus 194.3 times (the exponential of (8,038 times the gradient sensitivity
-divided by ((the exponential of the number of bits per weight) times (1.074 for
-Embedding, 0.5393 for Conv, 0.7104 for Linear, 0.3432 for Attention, 0.259 for
-LayerNorm, 0.4275 for others)))).
+Each layer goes to the format of least cost, where the cost is the square root of (the
+predicted loss minus (0.02972 for layers of type Attention or Classifier, 0.02434 for
+others) times the share of the weights times (the range of the weights plus 1.93) times
+1.093).
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_117_gradient.py profile.json
-    python rule_117_gradient.py profile.json --json
+    python rule_066_curves.py profile.json
+    python rule_066_curves.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
@@ -18,15 +16,17 @@ to choose from: names like FP16, or objects with name, bits (per weight) and kin
 
 - layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
-- gradient_sensitivity: gradient sensitivity
+- sensitivity: a list, one for each format: the share of accuracy lost with this layer
+  alone in it
+- weight_range: range of the weights
 
 What it was measured to do:
 
-- train: 97.11 % of the proven optimum
-- valid: 97.25 % of the proven optimum
-- test: 97.01 % of the proven optimum
-- level: gradient
-- complexity: 117 nodes of syntax
+- train: 99.73 % of the proven optimum
+- valid: 99.81 % of the proven optimum
+- test: 99.89 % of the proven optimum
+- level: curves
+- complexity: 66 nodes of syntax
 """
 
 from __future__ import annotations
@@ -60,29 +60,20 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "price": 194.32,
-    "weight": 3.835,
-    "weight_2": 5.2502,
-    "weight_3": 8038.2,
-    "weight_4": 0.4275,
-    "weight_embedding": 1.0738,
-    "weight_conv": 0.53929,
-    "weight_linear": 0.71037,
-    "weight_attention": 0.3432,
-    "weight_layernorm": 0.25895,
+    "weight": 0.029719,
+    "weight_2": 0.024341,
+    "weight_3": 1.9298,
+    "weight_4": 1.0931,
 }
 
 
 def rule(model, p):
-    param_fraction_factor = np.where(model.is_type("Attention"), p.weight, p.weight_2)
-    weight = model.param_fraction * param_fraction_factor
-    loss_factors = model.by_type(
-        p.weight_4, Embedding=p.weight_embedding, Conv=p.weight_conv, Linear=p.weight_linear,
-        Attention=p.weight_attention, LayerNorm=p.weight_layernorm,
-    )
-    scaled_gradient_sensitivity = p.weight_3 * model.gradient_sensitivity
-    loss = np.exp(scaled_gradient_sensitivity / (np.exp(model.bits) * loss_factors))
-    return model.cheapest(weight * model.bits + p.price * loss)
+    attention_or_classifier = model.is_type("Attention", "Classifier")
+    param_fraction_factor = np.where(attention_or_classifier, p.weight, p.weight_2)
+    cost_factor = param_fraction_factor * model.param_fraction
+    cost_factor_2 = cost_factor * (model.weight_range + p.weight_3)
+    cost = np.sqrt(model.loss - cost_factor_2 * p.weight_4)
+    return model.cheapest(cost)
 
 
 class ProfileError(ValueError):
@@ -100,8 +91,6 @@ class Model:
         order = sorted(range(len(formats)), key=lambda at: formats[at][1])
         self.num_layers = len(layers)
         self.formats = tuple(formats[at][0] for at in order)
-        # (K, 1, 1) bits per weight.
-        self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
         self.layer_type = [layer.get("layer_type") for layer in layers]
         for at, name in enumerate(self.layer_type):
             if name not in LAYER_TYPES:
@@ -109,18 +98,14 @@ class Model:
                 raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
-        self.gradient_sensitivity = column(layers, "gradient_sensitivity")
+        self.weight_range = column(layers, "weight_range")
+        self._sensitivity = sensitivity_table(layers, len(formats))[order]
+        # (K, 1, N) losses that add up where retained accuracies multiply.
+        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
 
     def is_type(self, *names):
         """Return whether each layer is of one of these types."""
         return np.isin(self.layer_type, names)
-
-    def by_type(self, otherwise, **numbers):
-        """Return a number for each layer by its type."""
-        found = otherwise + np.zeros(self.num_layers)
-        for name, number in numbers.items():
-            found = np.where(np.isin(self.layer_type, name), number, found)
-        return found
 
     def _index(self, choice):
         """Return the index of a format given by name; indices stay as they are."""
@@ -181,6 +166,18 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
+
+
+def sensitivity_table(layers: list, K: int):
+    """Return (K, N) the loss of accuracy with one layer alone in a format."""
+    rows = []
+    for at, layer in enumerate(layers):
+        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
+        if not isinstance(values, list) or len(values) != K:
+            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
+        limits = "numbers in [0, 1)", 0, 1 - 2**-53
+        rows.append([number(each, place, *limits) for each in values])
+    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:

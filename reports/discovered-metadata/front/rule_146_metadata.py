@@ -1,31 +1,33 @@
-"""Allocates a number format to each layer of a network: candidate 18b65d525b1a.
+"""Allocates a number format to each layer of a network: candidate 1135fdc27722.
 
-Each layer goes to the narrowest format for which the predicted loss divided by (the
-share of the weights times (the range of the weights plus (0.3255 for layers of type
-Attention, 0.1821 for others))) is at most 0.1721, or the widest where there is none.
+Each layer goes to the format of least cost, where the cost is the share of the weights
+times (the distance from the nearer end plus (0.7543 for layers of type Linear, 1.203
+for others)) times (the square root of the share of the weights) times (0.1904 for
+layers of type Embedding, 0.7359 for others) times the number of bits per weight plus
+380.5 times (the exponential of ((minus ((0.6688 for Embedding, 0.8326 for Conv, 0.8347
+for Linear, 0.6431 for Attention, 0.5835 for LayerNorm, 0.5928 for others) times the
+number of bits per weight)) minus 0.6008)).
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_063_curves.py profile.json
-    python rule_063_curves.py profile.json --json
+    python rule_146_metadata.py profile.json
+    python rule_146_metadata.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
 `layers` has an object for each layer, of which this rule reads:
 
 - layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
+- layer_idx: the layer's place in the model, from 0
 - num_params: number of weights
-- sensitivity: a list, one for each format: the share of accuracy lost with this layer
-  alone in it
-- weight_range: range of the weights
 
 What it was measured to do:
 
-- train: 99.74 % of the proven optimum
-- valid: 99.69 % of the proven optimum
-- test: 99.71 % of the proven optimum
-- level: curves
-- complexity: 63 nodes of syntax
+- train: 99.81 % of the proven optimum
+- valid: 99.83 % of the proven optimum
+- test: 99.89 % of the proven optimum
+- level: metadata
+- complexity: 146 nodes of syntax
 """
 
 from __future__ import annotations
@@ -59,16 +61,32 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "limit": 0.15811,
-    "weight": 0.32551,
-    "weight_2": 0.18209,
+    "price": 380.5,
+    "weight": 0.75428,
+    "weight_2": 1.2027,
+    "weight_3": 0.19037,
+    "weight_4": 0.73595,
+    "rate": 0.59276,
+    "rate_embedding": 0.66881,
+    "rate_conv": 0.83261,
+    "rate_linear": 0.83466,
+    "rate_attention": 0.64308,
+    "rate_layernorm": 0.58346,
+    "weight_5": 0.60082,
 }
 
 
 def rule(model, p):
-    loss_term = np.where(model.is_type("Attention"), p.weight, p.weight_2)
-    loss = model.loss / (model.param_fraction * (model.weight_range + loss_term))
-    return model.narrowest(loss <= -np.log1p(-p.limit))
+    weight_factor_term = np.where(model.is_type("Linear"), p.weight, p.weight_2)
+    weight_factor = model.param_fraction * (model.edge_distance + weight_factor_term)
+    weight_factor_2 = np.where(model.is_type("Embedding"), p.weight_3, p.weight_4)
+    weight = weight_factor * np.sqrt(model.param_fraction) * weight_factor_2
+    rates = model.by_type(
+        p.rate, Embedding=p.rate_embedding, Conv=p.rate_conv, Linear=p.rate_linear,
+        Attention=p.rate_attention, LayerNorm=p.rate_layernorm,
+    )
+    loss = np.exp(-(rates * model.bits) - p.weight_5)
+    return model.cheapest(weight * model.bits + p.price * loss)
 
 
 class ProfileError(ValueError):
@@ -86,21 +104,34 @@ class Model:
         order = sorted(range(len(formats)), key=lambda at: formats[at][1])
         self.num_layers = len(layers)
         self.formats = tuple(formats[at][0] for at in order)
+        # (K, 1, 1) bits per weight.
+        self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
         self.layer_type = [layer.get("layer_type") for layer in layers]
         for at, name in enumerate(self.layer_type):
             if name not in LAYER_TYPES:
                 known = ", ".join(LAYER_TYPES)
                 raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
+        # Profiles may list layers in another order than that of the model.
+        self.layer_index = column(layers, "layer_idx")
+        if sorted(self.layer_index) != list(range(self.num_layers)):
+            raise ProfileError("layer_idx: expected 0, 1, 2, ..., each in one layer")
+        # 0 is the first and the last layer of the model, 0.5 its middle.
+        last = self.num_layers - 1
+        nearer = np.minimum(self.layer_index, last - self.layer_index)
+        self.edge_distance = nearer / max(last, 1)
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
-        self.weight_range = column(layers, "weight_range")
-        self._sensitivity = sensitivity_table(layers, len(formats))[order]
-        # (K, 1, N) losses that add up where retained accuracies multiply.
-        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
 
     def is_type(self, *names):
         """Return whether each layer is of one of these types."""
         return np.isin(self.layer_type, names)
+
+    def by_type(self, otherwise, **numbers):
+        """Return a number for each layer by its type."""
+        found = otherwise + np.zeros(self.num_layers)
+        for name, number in numbers.items():
+            found = np.where(np.isin(self.layer_type, name), number, found)
+        return found
 
     def _index(self, choice):
         """Return the index of a format given by name; indices stay as they are."""
@@ -115,11 +146,10 @@ class Model:
         """Return the format ``chosen`` where the mask holds, ``otherwise`` elsewhere."""
         return np.where(mask, self._index(chosen), self._index(otherwise))
 
-    def narrowest(self, allowed):
-        """Return each layer's narrowest allowed format, the widest where none is."""
-        table = np.broadcast_to(allowed, (len(self.formats), 1, self.num_layers))
-        first, widest = np.argmax(table, axis=0), len(self.formats) - 1
-        return np.where(table.any(axis=0), first, widest).astype(np.uint8)
+    def cheapest(self, cost):
+        """Return each layer's format of least cost, the narrower at a tie."""
+        costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
+        return np.argmin(costs, axis=0).astype(np.uint8)
 
 
 def entries(profile: dict, field: str) -> list:
@@ -162,18 +192,6 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
-
-
-def sensitivity_table(layers: list, K: int):
-    """Return (K, N) the loss of accuracy with one layer alone in a format."""
-    rows = []
-    for at, layer in enumerate(layers):
-        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
-        if not isinstance(values, list) or len(values) != K:
-            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
-        limits = "numbers in [0, 1)", 0, 1 - 2**-53
-        rows.append([number(each, place, *limits) for each in values])
-    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:

@@ -1,27 +1,34 @@
-"""Allocates a number format to each layer of a network: candidate ee7a93f96731.
+"""Allocates a number format to each layer of a network: candidate 3139712c7631.
 
-Layers whose gradient sensitivity is below 0.4 go to FP16. Of the rest, those whose
-share of the weights is below 0.5174 % go to FP32. All others go to FP16.
+Each layer goes to the format of least cost, where the cost is the share of the weights
+times (0.3024 for layers of type Classifier, (0.2783 for layers within the first or last
+18.81 % of the model, 0.2855 for others) for others) times the number of bits per weight
+plus 0.03759 times (245.3 for layers of type Attention, 168.6 for others) times the
+predicted loss times (the gradient sensitivity plus 6.528).
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_044_gradient.py profile.json
-    python rule_044_gradient.py profile.json --json
+    python rule_111_curves.py profile.json
+    python rule_111_curves.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
 `layers` has an object for each layer, of which this rule reads:
 
+- layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
+- layer_idx: the layer's place in the model, from 0
 - num_params: number of weights
+- sensitivity: a list, one for each format: the share of accuracy lost with this layer
+  alone in it
 - gradient_sensitivity: gradient sensitivity
 
 What it was measured to do:
 
-- train: 96.45 % of the proven optimum
-- valid: 96.20 % of the proven optimum
-- test: 96.55 % of the proven optimum
-- level: gradient
-- complexity: 44 nodes of syntax
+- train: 99.93 % of the proven optimum
+- valid: 99.92 % of the proven optimum
+- test: 99.95 % of the proven optimum
+- level: curves
+- complexity: 111 nodes of syntax
 """
 
 from __future__ import annotations
@@ -51,22 +58,29 @@ KNOWN_FORMATS = {
     "FP16": 16,
     "FP32": 32,
 }
+LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classifier")
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "gradient_sensitivity": 0.4,
-    "param_fraction": 0.0051742,
+    "price": 0.03759,
+    "weight": 0.30237,
+    "edge_distance": 0.1881,
+    "weight_2": 0.27833,
+    "weight_3": 0.28552,
+    "weight_4": 245.34,
+    "weight_5": 168.56,
+    "weight_6": 6.5278,
 }
 
 
 def rule(model, p):
-    low_gradient_sensitivity = model.gradient_sensitivity < p.gradient_sensitivity
-    low_param_fraction = model.param_fraction < p.param_fraction
-    return model.select(
-        (low_gradient_sensitivity, "FP16"),
-        (low_param_fraction, "FP32"),
-        otherwise="FP16",
-    )
+    low_edge_distance = model.edge_distance < p.edge_distance
+    weight_otherwise = np.where(low_edge_distance, p.weight_2, p.weight_3)
+    weight_factor = np.where(model.is_type("Classifier"), p.weight, weight_otherwise)
+    weight = model.param_fraction * weight_factor
+    loss_factor = np.where(model.is_type("Attention"), p.weight_4, p.weight_5)
+    loss = loss_factor * model.loss * (model.gradient_sensitivity + p.weight_6)
+    return model.cheapest(weight * model.bits + p.price * loss)
 
 
 class ProfileError(ValueError):
@@ -84,9 +98,31 @@ class Model:
         order = sorted(range(len(formats)), key=lambda at: formats[at][1])
         self.num_layers = len(layers)
         self.formats = tuple(formats[at][0] for at in order)
+        # (K, 1, 1) bits per weight.
+        self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
+        self.layer_type = [layer.get("layer_type") for layer in layers]
+        for at, name in enumerate(self.layer_type):
+            if name not in LAYER_TYPES:
+                known = ", ".join(LAYER_TYPES)
+                raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
+        # Profiles may list layers in another order than that of the model.
+        self.layer_index = column(layers, "layer_idx")
+        if sorted(self.layer_index) != list(range(self.num_layers)):
+            raise ProfileError("layer_idx: expected 0, 1, 2, ..., each in one layer")
+        # 0 is the first and the last layer of the model, 0.5 its middle.
+        last = self.num_layers - 1
+        nearer = np.minimum(self.layer_index, last - self.layer_index)
+        self.edge_distance = nearer / max(last, 1)
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
         self.gradient_sensitivity = column(layers, "gradient_sensitivity")
+        self._sensitivity = sensitivity_table(layers, len(formats))[order]
+        # (K, 1, N) losses that add up where retained accuracies multiply.
+        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
+
+    def is_type(self, *names):
+        """Return whether each layer is of one of these types."""
+        return np.isin(self.layer_type, names)
 
     def _index(self, choice):
         """Return the index of a format given by name; indices stay as they are."""
@@ -97,12 +133,14 @@ class Model:
             raise ProfileError(f"formats: the rule needs {choice}, found {found}")
         return np.uint8(self.formats.index(choice))
 
-    def select(self, *clauses, otherwise):
-        """Return the format of the first clause (mask, format) that holds."""
-        chosen = np.full(self.num_layers, self._index(otherwise), dtype=np.uint8)
-        for mask, choice in reversed(clauses):
-            chosen = np.where(mask, self._index(choice), chosen)
-        return chosen
+    def where(self, mask, chosen, otherwise):
+        """Return the format ``chosen`` where the mask holds, ``otherwise`` elsewhere."""
+        return np.where(mask, self._index(chosen), self._index(otherwise))
+
+    def cheapest(self, cost):
+        """Return each layer's format of least cost, the narrower at a tie."""
+        costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
+        return np.argmin(costs, axis=0).astype(np.uint8)
 
 
 def entries(profile: dict, field: str) -> list:
@@ -145,6 +183,18 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
+
+
+def sensitivity_table(layers: list, K: int):
+    """Return (K, N) the loss of accuracy with one layer alone in a format."""
+    rows = []
+    for at, layer in enumerate(layers):
+        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
+        if not isinstance(values, list) or len(values) != K:
+            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
+        limits = "numbers in [0, 1)", 0, 1 - 2**-53
+        rows.append([number(each, place, *limits) for each in values])
+    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:

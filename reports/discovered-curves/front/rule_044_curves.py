@@ -1,28 +1,28 @@
-"""Allocates a number format to each layer of a network: candidate 8a0009db0222.
+"""Allocates a number format to each layer of a network: candidate d2eafaa94c19.
 
-Layers of type Embedding or Linear go to FP16. Of the rest, those whose share of the
-weights is above 11.94 % go to INT8. Of the rest, those whose share of the weights is
-below 0.5111 % go to FP32. All others go to FP16.
+Each layer goes to the format of least cost, where the cost is the share of the weights
+times the number of bits per weight plus 0.7407 times 268.7 times the predicted loss.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_059_metadata.py profile.json
-    python rule_059_metadata.py profile.json --json
+    python rule_044_curves.py profile.json
+    python rule_044_curves.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
 `layers` has an object for each layer, of which this rule reads:
 
-- layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
+- sensitivity: a list, one for each format: the share of accuracy lost with this layer
+  alone in it
 
 What it was measured to do:
 
-- train: 97.21 % of the proven optimum
-- valid: 97.32 % of the proven optimum
-- test: 97.82 % of the proven optimum
-- level: metadata
-- complexity: 59 nodes of syntax
+- train: 99.64 % of the proven optimum
+- valid: 99.64 % of the proven optimum
+- test: 99.65 % of the proven optimum
+- level: curves
+- complexity: 44 nodes of syntax
 """
 
 from __future__ import annotations
@@ -52,25 +52,18 @@ KNOWN_FORMATS = {
     "FP16": 16,
     "FP32": 32,
 }
-LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classifier")
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "param_fraction": 0.11936,
-    "param_fraction_2": 0.005111,
+    "price": 0.74074,
+    "weight": 268.74,
 }
 
 
 def rule(model, p):
-    embedding_or_linear = model.is_type("Embedding", "Linear")
-    high_param_fraction = model.param_fraction > p.param_fraction
-    low_param_fraction = model.param_fraction < p.param_fraction_2
-    return model.select(
-        (embedding_or_linear, "FP16"),
-        (high_param_fraction, "INT8"),
-        (low_param_fraction, "FP32"),
-        otherwise="FP16",
-    )
+    weight = model.param_fraction
+    loss = p.weight * model.loss
+    return model.cheapest(weight * model.bits + p.price * loss)
 
 
 class ProfileError(ValueError):
@@ -88,33 +81,18 @@ class Model:
         order = sorted(range(len(formats)), key=lambda at: formats[at][1])
         self.num_layers = len(layers)
         self.formats = tuple(formats[at][0] for at in order)
-        self.layer_type = [layer.get("layer_type") for layer in layers]
-        for at, name in enumerate(self.layer_type):
-            if name not in LAYER_TYPES:
-                known = ", ".join(LAYER_TYPES)
-                raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
+        # (K, 1, 1) bits per weight.
+        self.bits = np.array([float(formats[at][1]) for at in order])[:, None, None]
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
+        self._sensitivity = sensitivity_table(layers, len(formats))[order]
+        # (K, 1, N) losses that add up where retained accuracies multiply.
+        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
 
-    def is_type(self, *names):
-        """Return whether each layer is of one of these types."""
-        return np.isin(self.layer_type, names)
-
-    def _index(self, choice):
-        """Return the index of a format given by name; indices stay as they are."""
-        if not isinstance(choice, str):
-            return choice
-        if choice not in self.formats:
-            found = ", ".join(self.formats)
-            raise ProfileError(f"formats: the rule needs {choice}, found {found}")
-        return np.uint8(self.formats.index(choice))
-
-    def select(self, *clauses, otherwise):
-        """Return the format of the first clause (mask, format) that holds."""
-        chosen = np.full(self.num_layers, self._index(otherwise), dtype=np.uint8)
-        for mask, choice in reversed(clauses):
-            chosen = np.where(mask, self._index(choice), chosen)
-        return chosen
+    def cheapest(self, cost):
+        """Return each layer's format of least cost, the narrower at a tie."""
+        costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
+        return np.argmin(costs, axis=0).astype(np.uint8)
 
 
 def entries(profile: dict, field: str) -> list:
@@ -157,6 +135,18 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
+
+
+def sensitivity_table(layers: list, K: int):
+    """Return (K, N) the loss of accuracy with one layer alone in a format."""
+    rows = []
+    for at, layer in enumerate(layers):
+        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
+        if not isinstance(values, list) or len(values) != K:
+            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
+        limits = "numbers in [0, 1)", 0, 1 - 2**-53
+        rows.append([number(each, place, *limits) for each in values])
+    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:
