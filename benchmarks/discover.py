@@ -7,10 +7,11 @@ Each search is `evolve run` with the configuration below on the data set ``suite
 ``--write`` puts a table between the markers of a file: the shipped rules, and what one would do without
 them, on suites drawn with other seeds and on families that no search has seen.
 
-Three seeds were searched to their end with gradients, of which two reached their goals on 18 and one on 10 of
-the 24 data sets ``suite:501`` to ``suite:512`` and ``suite-shift:501`` to ``suite-shift:512``; the simpler of
-the two is taken. With curves and with metadata the first one tried is taken. These data sets, on which the search
-itself was tuned too, are not those of the table: test has chosen nothing, nor has any of the table's.
+With gradients three seeds were searched, to 80 000 evaluations, and two more broken off. Two of the three
+reached their goals on 18 of the 24 data sets ``suite:501`` to ``suite:512`` and ``suite-shift:501`` to
+``suite-shift:512``, one on 10. Of the two the one that reads gradients is taken; what it found stands after
+60 000. With curves and with metadata the first seed is taken. These data sets, on which the search itself was
+tuned too, are not those of the table: test has chosen nothing, nor has any of the table's.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Rule = tuple[Candidate, Template]
 Shares = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[1]
 #: Seed and number of evaluations of each level's search.
-SEARCHES = {"metadata": (1, 60_000), "gradient": (2, 80_000), "curves": (1, 60_000)}
+SEARCHES = {"metadata": (1, 60_000), "gradient": (2, 60_000), "curves": (1, 60_000)}
 POPULATION = 200
 #: Altered copies of each model that are searched on beside it.
 COPIES = 3
