@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evolve.candidates import Offspring, Scored
 from evolve.templates import Template
-
-if TYPE_CHECKING:
-    from cmaes import CMA
 
 FloatArray = NDArray[np.float64]
 
@@ -86,7 +83,7 @@ class Refinement:
         else:
             self._sample()
 
-    def _new_cma(self, mean: FloatArray, samples: int) -> CMA:
+    def _new_cma(self, mean: FloatArray, samples: int) -> Any:
         # Imported where it is used: most commands search nothing.
         from cmaes import CMA
 
