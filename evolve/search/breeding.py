@@ -145,11 +145,9 @@ class Breeder:
             for candidate, words in drawn
         ]
         # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
-        return (
-            siblings
-            if parent is None
-            else self._spending(siblings, spent_by(self._problem, parent.candidate))
-        )
+        if parent is None:
+            return siblings
+        return self._spending(siblings, spent_by(self._problem, parent.candidate))
 
     def _with_bits_of_best(self, proposals: list[Offspring]) -> list[Offspring]:
         """Let random rules spend as many bits as the best rule so far."""

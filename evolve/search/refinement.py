@@ -15,12 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evolve.candidates import Offspring, Scored
+from evolve.search.base import FloatArray
 from evolve.templates import Template
-
-FloatArray = NDArray[np.float64]
 
 #: Spread of the first samples, in parts of each parameter's range.
 _SPREAD = 0.05
