@@ -43,6 +43,11 @@ class Failure:
     kind: str
     reason: str
 
+    def __post_init__(self) -> None:
+        # Two halves of a surrogate pair side by side become one character in JSON: they are one from here on.
+        whole = self.reason.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        object.__setattr__(self, "reason", whole)
+
 
 @dataclass(frozen=True)
 class Task:
