@@ -31,6 +31,10 @@ TINY = (
 PATIENCE = 60.0
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
 def command(verb: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "evolve", verb, *arguments]
 
