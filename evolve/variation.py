@@ -42,6 +42,12 @@ def _change_of(before: float, after: float) -> str:
     return " → ".join(words)
 
 
+def words_for_numbers(before: Candidate, after: Candidate) -> str:
+    """Return the words for what differs between the numbers of two candidates of one structure."""
+    numbers = dict(before.parameters)
+    return _words_for(numbers, {name: new for name, new in after.parameters if new != numbers[name]})
+
+
 def _with_values(candidate: Candidate, changed: Mapping[str, float]) -> Candidate:
     return replace(
         candidate,
@@ -70,7 +76,7 @@ def mutate_parameters(candidate: Candidate, template: Template) -> Varied:
     return _with_values(candidate, changed), _words_for(dict(candidate.parameters), changed)
 
 
-def redraw_parameters(candidate: Candidate, template: Template, kept: Mapping[str, float]) -> Varied:
+def redraw_parameters(candidate: Candidate, template: Template, kept: Mapping[str, float]) -> Candidate:
     """Draw the numbers of a new structure anew, either all of them near or some of them far.
 
     What was changed mostly changes the scale of a loss too, so that first of all the parameter that trades
@@ -100,7 +106,7 @@ def redraw_parameters(candidate: Candidate, template: Template, kept: Mapping[st
         moved = random.randrange(len(units))
         drawn[moved] = random.gauss(units[moved], 0.1 if far else 0.01)
     changed = _moved(parameters, units, [min(1.0, max(0.0, unit)) for unit in drawn])
-    return _with_values(candidate, changed), _words_for(dict(candidate.parameters), changed)
+    return _with_values(candidate, changed)
 
 
 def cross_parameters(first: Candidate, second: Candidate, template: Template) -> Varied:

@@ -14,7 +14,7 @@ from evolve.search.calibration import calibrated, spent_by
 from evolve.search.operators import Select, apply_operator
 from evolve.search.rates import OperatorRates
 from evolve.search.refiner import Refiner
-from evolve.variation import redraw_parameters
+from evolve.variation import redraw_parameters, words_for_numbers
 
 #: Refinement takes at most one of so many offspring, where other operators are in use.
 _REFINED_SHARE = 2
@@ -140,14 +140,13 @@ class Breeder:
         parent = self._parents.get(first.parents[0])
         kept = {} if parent is None else dict(parent.candidate.parameters)
         drawn = [redraw_parameters(first.candidate, template, kept) for _ in range(_BROOD - 1)]
-        siblings = [
-            Offspring(candidate, first.operator, first.parents, f"{first.change}; {words}")
-            for candidate, words in drawn
+        if parent is not None:
+            # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
+            drawn = calibrated(self._problem, drawn, spent_by(self._problem, parent.candidate))
+        changes = [f"{first.change}; {words_for_numbers(first.candidate, each)}" for each in drawn]
+        return [
+            replace(first, candidate=each, change=change) for each, change in zip(drawn, changes, strict=True)
         ]
-        # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
-        if parent is None:
-            return siblings
-        return self._spending(siblings, spent_by(self._problem, parent.candidate))
 
     def _with_bits_of_best(self, proposals: list[Offspring]) -> list[Offspring]:
         """Let random rules spend as many bits as the best rule so far."""
@@ -156,13 +155,11 @@ class Breeder:
             return proposals
         bits = spent_by(self._problem, self._best.candidate)
         return [
-            self._spending([each], bits)[0] if each.operator == "newcomer" else each for each in proposals
+            replace(each, candidate=calibrated(self._problem, [each.candidate], bits)[0])
+            if each.operator == "newcomer"
+            else each
+            for each in proposals
         ]
-
-    def _spending(self, offspring: Sequence[Offspring], bits: float) -> list[Offspring]:
-        """Let offspring of one structure spend so many bits, where they can."""
-        fitted = calibrated(self._problem, [each.candidate for each in offspring], bits)
-        return [replace(each, candidate=new) for each, new in zip(offspring, fitted, strict=True)]
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the offspring asked for, in the same order."""
