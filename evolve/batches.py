@@ -13,7 +13,8 @@ from evolve.candidates import Candidate, Evaluation
 from evolve.errors import TemplateError
 from evolve.evaluation import Arena, Failure, ModelScores, SearchArena, Task, template_failure
 from evolve.executors import Executor
-from evolve.templates import Template, complexity
+from evolve.python_source import complexity
+from evolve.templates import Template
 
 FloatArray = NDArray[np.float64]
 

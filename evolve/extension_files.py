@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from evolve.errors import PluginError
 from evolve.extensions import METHODS, Extension, ExtensionDeclaration, Kind, OperatorPlugin, StrategyPlugin
-from evolve.templates import execute
+from evolve.python_source import execute
 
 #: Words with a meaning of their own where operators are named.
 _WORDS = ("seed", "default")

@@ -23,7 +23,7 @@ from evolve.heuristics import ParameterValues, Rule
 from evolve.parameters import Parameter
 from evolve.plugin_files import Heuristic
 from evolve.profiles import ModelProfile
-from evolve.templates import compile_rule, line_in
+from evolve.python_source import compile_rule, line_in
 from evolve.views import ChoiceArray, ModelView
 
 #: Where between its bounds, on its own scale, a parameter is tried besides the bounds themselves.

@@ -20,7 +20,8 @@ from evolve.candidates import Candidate, SlotContent
 from evolve.errors import InputError, PluginError, TemplateError
 from evolve.heuristics import ROLES, Declaration, Role
 from evolve.parameters import Parameter, Sweep
-from evolve.templates import Slot, Template, check_slot_type, compile_rule, expressions_of
+from evolve.python_source import compile_rule
+from evolve.templates import Slot, Template, check_slot_type, expressions_of
 
 _CODE_TEMPLATES = Path(__file__).resolve().parent / "code_templates"
 _HEADER = re.compile(r"\A\s*\{#-?(.*?)-?#\}\n?", re.DOTALL)

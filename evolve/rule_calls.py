@@ -22,7 +22,7 @@ import numpy.typing as npt
 from evolve.errors import RuleError, SignalError, TemplateError
 from evolve.heuristics import ParameterValues, Rule
 from evolve.parameters import Parameter
-from evolve.templates import compile_rule
+from evolve.python_source import compile_rule
 from evolve.views import ChoiceArray, ModelView
 
 FloatArray = npt.NDArray[np.float64]

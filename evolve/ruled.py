@@ -21,9 +21,10 @@ from evolve.layer_groups import widest_of_groups
 from evolve.parameters import Parameter
 from evolve.plugins import find_heuristics, load_catalogue
 from evolve.profiles import ModelProfile
+from evolve.python_source import compile_rule
 from evolve.scoring import FloatArray
 from evolve.standalone import find_standalone, with_bounds_beside
-from evolve.templates import Template, compile_rule
+from evolve.templates import Template
 from evolve.views import ChoiceArray, ModelView
 
 # Values of a price that are tried at once, and how often the gap around the best of them is looked into.

@@ -24,10 +24,10 @@ from evolve.objectives import LOSS_FLOOR, Budgets, best_losses, parse_objective,
 from evolve.parameters import Parameter
 from evolve.plugin_files import general_templates, load_plugin
 from evolve.profiles import ModelProfile
+from evolve.python_source import compile_rule
 from evolve.ruled import find_rule, rule_within
 from evolve.scoring import score_loop
 from evolve.synthetic import generate
-from evolve.templates import compile_rule
 
 EDGE = """
 def allocate(model, p):

@@ -68,6 +68,7 @@ evolve.extensions
 evolve.expressions
 evolve.number_ranges
 evolve.simplification
+evolve.python_source
 evolve.templates
 evolve.plugin_files
 evolve.rule_calls

@@ -20,11 +20,12 @@ from evolve.number_ranges import signal_range
 from evolve.parameters import linear
 from evolve.plugin_files import general_templates
 from evolve.profile_files import load_profile, profile_to_json, save_profile
+from evolve.python_source import compile_rule
 from evolve.reports.champion import standalone_source
 from evolve.reports.words import in_words
 from evolve.signals import LEVELS, MEASURED_SIGNALS, MEASURED_TABLES, level_index
 from evolve.synthetic import generate
-from evolve.templates import Template, compile_rule
+from evolve.templates import Template
 from evolve.verdicts.robustness import _perturbed
 from evolve.views import ModelView, measured_everywhere
 

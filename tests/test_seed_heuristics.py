@@ -12,8 +12,8 @@ from evolve.datasets import SPLITS, find_dataset
 from evolve.heuristics import ROLES, ParameterValues
 from evolve.plugins import load_catalogue
 from evolve.profiles import ModelProfile
+from evolve.python_source import compile_rule
 from evolve.scoring import score
-from evolve.templates import compile_rule
 from evolve.views import ModelView
 
 ROOT = Path(__file__).parents[1]

@@ -12,22 +12,12 @@ from test_expressions import FORMATS, trees
 from evolve.candidates import Candidate
 from evolve.errors import TemplateError
 from evolve.expressions import parse
-from evolve.heuristics import ParameterValues
 from evolve.parameters import Parameter, linear
 from evolve.plugin_files import general_templates
+from evolve.python_source import compile_rule
 from evolve.signals import LEVELS
 from evolve.simplification import simplify
-from evolve.templates import (
-    Genome,
-    Slot,
-    Template,
-    check_slot_type,
-    compile_rule,
-    complexity,
-    expressions_of,
-    formats_of,
-    mask_name,
-)
+from evolve.templates import Genome, Slot, Template, check_slot_type, expressions_of, formats_of, mask_name
 
 LADDER = general_templates()["ladder"]
 CHEAPEST = general_templates()["cheapest"]
@@ -282,51 +272,3 @@ def test_a_body_that_does_not_render_is_named_by_its_line(body, line, said):
         Template("broken", body, file="broken.py.j2").source(Candidate("broken"))
     assert (caught.value.file, caught.value.place) == ("broken.py.j2", f"line {line}")
     assert said in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("source", "line", "said"),
-    [
-        ("def allocate(model, p):\n    return (\n", 2, "not Python: '(' was never closed, found 'return ('"),
-        ("import numpy\n\nx = 1 / 0\n", 3, "fails when loaded: ZeroDivisionError: division by zero"),
-        ("def helper():\n    raise KeyError('x')\n\nhelper()\n", 2, "fails when loaded: KeyError: 'x'"),
-        ("import sys\nsys.exit(3)\n", 2, "fails when loaded: SystemExit: 3"),
-        ("import no_such_module\n", 1, "No module named 'no_such_module'"),
-        ("def allocate(model: Model, p): ...\n", 1, "name 'Model' is not defined"),
-        ("import ast\nast.parse('1 +')\n", 2, "fails when loaded: SyntaxError"),
-    ],
-)
-def test_a_source_that_does_not_load_is_named_by_its_line(source, line, said):
-    with pytest.raises(TemplateError) as caught:
-        compile_rule(source, "rule.py")
-    assert (caught.value.file, caught.value.place) == ("rule.py", f"line {line}")
-    assert said in str(caught.value)
-
-
-@pytest.mark.parametrize("source", ["", "allocate = 3\n", "def alocate(model, p): ...\n"])
-def test_a_source_without_a_rule_is_refused(source):
-    with pytest.raises(TemplateError, match=r"rule\.py: defines no rule; expected a function allocate"):
-        compile_rule(source, "rule.py")
-
-
-def test_null_bytes_are_refused():
-    with pytest.raises(TemplateError, match=r"rule\.py: not Python: source code string cannot contain null"):
-        compile_rule("x = '\0'", "rule.py")
-
-
-def test_rules_do_not_see_each_other():
-    compile_rule("shared = 1\ndef allocate(model, p): ...")
-    rule = compile_rule("def allocate(model, p):\n    return shared")
-    with pytest.raises(NameError):
-        rule(None, ParameterValues({}))
-
-
-def test_complexity_counts_what_the_rule_does_and_not_how_it_is_described():
-    bare = "def allocate(model, p):\n    return model.select(otherwise='FP16')\n"
-    described = (
-        'import os\n\n@decorate(many=[1, 2, 3])\ndef allocate(model: "View", p: "Values") -> "Choices":\n'
-        '    """Say something."""\n    return model.select(otherwise="FP16")\n'
-    )
-    # Return, Call, Attribute, Name and its Load, the attribute's Load, keyword, Constant.
-    assert complexity(bare) == complexity(described) == 8
-    assert complexity(LADDER.source(CHAMPION)) > complexity(bare)

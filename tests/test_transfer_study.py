@@ -14,8 +14,8 @@ pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-le
 
 from evolve.candidates import Candidate, Evaluation, Offspring, Scored, SplitScore
 from evolve.parameters import Parameter
+from evolve.python_source import compile_rule
 from evolve.rule_calls import Task
-from evolve.templates import compile_rule
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

@@ -19,8 +19,8 @@ from evolve.families import Families, FamilyScores
 from evolve.objectives import Budgets, share_of_best
 from evolve.parameters import Parameter
 from evolve.profiles import ModelProfile
+from evolve.python_source import compile_rule
 from evolve.rule_calls import Failure, Task
-from evolve.templates import compile_rule
 from evolve.views import ChoiceArray
 
 FloatArray = NDArray[np.float64]

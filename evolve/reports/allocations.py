@@ -18,7 +18,7 @@ from evolve.optimum import frontier
 from evolve.profiles import FloatArray, ModelProfile
 from evolve.reports.tables import model_label
 from evolve.setup import Setup
-from evolve.templates import compile_rule
+from evolve.python_source import compile_rule
 from evolve.views import BoolArray, ChoiceArray, ModelView
 
 #: Models that are drawn, at most.

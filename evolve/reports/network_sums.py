@@ -22,7 +22,7 @@ from evolve.layer_groups import widest_of_groups
 from evolve.profiles import ModelProfile
 from evolve.reports.network_facts import Ratio, SumGroup, SumPanel, joined_groups, ratio_of, ratio_words
 from evolve.setup import Setup
-from evolve.templates import compile_rule
+from evolve.python_source import compile_rule
 from evolve.views import ChoiceArray, ModelView
 
 #: More groups than this are one colour: nobody tells more apart.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from evolve.candidates import Candidate, Offspring, Scored
 from evolve.errors import EvolveError, PluginError
 from evolve.extensions import OperatorPlugin
+from evolve.python_source import line_in
 from evolve.search.base import Problem
-from evolve.templates import line_in
 
 _CURE = "'evolve heuristics check {}' tries it on many candidates."
 

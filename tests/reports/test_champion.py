@@ -25,7 +25,8 @@ from evolve.profile_files import load_profile, profile_to_json
 from evolve.profiles import LAYER_TYPES, ModelProfile
 from evolve.reports.champion import standalone_source
 from evolve.signals import PER_LAYER_SIGNALS
-from evolve.templates import Template, compile_rule
+from evolve.python_source import compile_rule
+from evolve.templates import Template
 from evolve.variation import mutate_structure, newcomer
 from evolve.views import ModelView
 

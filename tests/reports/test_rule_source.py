@@ -13,7 +13,8 @@ from evolve.heuristics import linear
 from evolve.profile_files import profile_to_json
 from evolve.reports.champion import standalone_source
 from evolve.reports.rule_source import rule_source
-from evolve.templates import Template, compile_rule
+from evolve.python_source import compile_rule
+from evolve.templates import Template
 from evolve.views import ModelView
 
 TAKEN = {
