@@ -192,6 +192,13 @@ def test_ratios_and_goals():
     assert tables.as_csv(rows()).startswith("family,network,budget,way,bits,divergence\nf,a,2.5,")
 
 
+def test_a_network_is_won_by_its_geometric_mean_over_the_budgets():
+    rival = [comparing.Row("f", name, bits, UNIFORM, bits, 1.0) for name in "ab" for bits in (2.5, 3.0)]
+    own = {("a", 2.5): 1.5, ("a", 3.0): 0.6, ("b", 2.5): 1.9, ("b", 3.0): 0.6}
+    rule = [comparing.Row("f", name, bits, CHEAP_RULE, bits, value) for (name, bits), value in own.items()]
+    assert tables.networks_won([*rival, *rule], CHEAP_RULE, UNIFORM) == (1, 2)
+
+
 def test_the_picture_is_the_same_twice():
     drawn = pictures.draw(rows())
     assert drawn.startswith(b"<?xml")

@@ -14,7 +14,7 @@ from transfer_study.comparing import Row
 from transfer_study.pictures import draw
 from transfer_study.searching import BUDGETS, MOST, OBJECTIVE, POPULATION
 from transfer_study.study import CHEAP_RULE, CURVES_RULE, HANDED_OUT, STUDIES, Chosen, Settings
-from transfer_study.tables import as_csv, family_table, goals, network_table, ratio, ratio_table
+from transfer_study.tables import as_csv, family_table, goals, network_table, networks_won, ratio, ratio_table
 
 PICTURE, ROWS, RULES, PAGE = "transfer.svg", "transfer.csv", "rules.json", "transfer.md"
 _SUMMARY = """
@@ -64,6 +64,12 @@ def goal_lines(rows: Sequence[Row]) -> str:
     lines = [
         f"- {'Reached' if each.kept else '**Missed**'}: {each.words}: {each.found}." for each in goals(rows)
     ]
+    whole = {way: networks_won(rows, way, UNIFORM) for way in STUDIES.values()}
+    lines.append(
+        "- Over its budgets together (geometric mean) a network does better than the best uniform format by "
+        + ", ".join(f"the {way} in {won} of {count} cases" for way, (won, count) in whole.items())
+        + "."
+    )
     found = ratio(rows, HANDED_OUT, UNIFORM)
     lines.append(
         "- As `check-network` hands it out, which is the rule's allocation or a uniform format, whichever "

@@ -63,6 +63,14 @@ def ratio(rows: Sequence[Row], way: str, rival: str, budget: float | None = None
     return Ratio(median, int(((values < 1) & ~tied).sum()), int(tied.sum()), len(values))
 
 
+def networks_won(rows: Sequence[Row], way: str, rival: str) -> tuple[int, int]:
+    """Count the networks whose geometric mean of the ratios over the budgets is below 1, and all networks."""
+    logs: dict[str, list[float]] = {}
+    for case, value in ratios(rows, way, rival).items():
+        logs.setdefault(case.rpartition(" ")[0], []).append(float(np.log(value)))
+    return sum(np.mean(each) < 0 for each in logs.values()), len(logs)
+
+
 def ratio_table(rows: Sequence[Row], way: str) -> str:
     """Return a row a budget: medians of rule over rival, and networks won."""
     lines = [["average bits", *RIVALS], ["---"] * (1 + len(RIVALS))]
