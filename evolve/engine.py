@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
+from evolve.ancestry import ancestors
 from evolve.batches import evaluate_candidates
 from evolve.candidates import Offspring, Scored
 from evolve.configuration import RunConfig
@@ -95,15 +96,7 @@ class Outcome:
 
     def ancestry(self) -> tuple[Scored, ...]:
         """Return the champion and all its ancestors, from the seed heuristics on."""
-        by_id = {each.candidate.id: each for each in self.scored}
-        wanted = [] if self.champion is None else [self.champion.candidate.id]
-        found: set[str] = set()
-        while wanted:
-            name = wanted.pop()
-            if name not in found:
-                found.add(name)
-                wanted += by_id[name].offspring.parents
-        return tuple(each for each in self.scored if each.candidate.id in found)
+        return () if self.champion is None else ancestors(self.champion, self.scored)
 
 
 def recorded_outcome(store: RunStore) -> Outcome:

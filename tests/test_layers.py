@@ -79,6 +79,7 @@ evolve.results
 evolve.grammar
 evolve.typed_trees
 evolve.variation
+evolve.ancestry
 evolve.search.base
 evolve.search.plugin_operators
 evolve.search.operators

@@ -100,7 +100,11 @@ def optimum(datasets: str | None, as_json: bool) -> None:
 @click.argument("name", required=False, metavar="RUN")
 @_JSON
 def lineage(name: str | None, as_json: bool) -> None:
-    """Show the champion's ancestry, from its seed heuristics (default: of the newest run)."""
+    """Show the champion's ancestry, from its seed heuristics (default: of the newest run).
+
+    Refinements that follow one another are one step, but with --json.
+    """
+    from evolve.ancestry import refinements_folded
     from evolve.engine import recorded_outcome
     from evolve.store import newest_run, open_run, scored_to_json
 
@@ -109,6 +113,7 @@ def lineage(name: str | None, as_json: bool) -> None:
     if as_json:
         print_json([scored_to_json(each) for each in steps])
         return
+    steps = refinements_folded(steps)
     print_table(
         f"Ancestry of the champion of {store.name}",
         ["id", "generation", "operator", "parents", "change", "train", "valid"],

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from evolve.ancestry import ancestors, refinements_folded
 from evolve.candidates import Candidate, Evaluation, Scored, SplitScore
 from evolve.reports.markdown import percent, render
 from evolve.reports.readable import readable, values_above
@@ -84,6 +85,7 @@ def ancestry(
     """Return the champion's ancestors and, last, the champion itself.
 
     All parents are followed, so the steps form a graph without cycles, in the order of the journal.
+    Refinements that follow one another are one step.
 
     Args:
         champion: Whose ancestry.
@@ -91,14 +93,8 @@ def ancestry(
         templates: Every code template, by name.
         splits: The splits to show: ``train``, ``valid`` or both.
     """
-    known = {each.candidate.id: each for each in scored}
-    wanted, pending = set[str](), [champion.candidate.id]
-    while pending:
-        current = pending.pop()
-        if current not in wanted and current in known:
-            wanted.add(current)
-            pending += known[current].offspring.parents
-    chain = [each for each in scored if each.candidate.id in wanted]
+    chain = refinements_folded(ancestors(champion, scored))
+    known = {each.candidate.id: each for each in chain}
     numbers = {each.candidate.id: number for number, each in enumerate(chain, 1)}
     sources = {
         each.candidate.id: source_with_values(each.candidate, templates[each.candidate.template])

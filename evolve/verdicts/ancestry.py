@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evolve.ancestry import refinements_folded
 from evolve.candidates import Candidate
 from evolve.engine import Outcome
 from evolve.templates import Template
@@ -25,7 +26,7 @@ Losses = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class StepEffect:
-    """What one step of the ancestry did.
+    """What one step of the ancestry did; refinements that follow one another are one.
 
     Attributes:
         number: Its place in the lineage, from 1.
@@ -111,7 +112,7 @@ def _step_effects(
     splits: Sequence[Split],
     own: FloatArray,
 ) -> tuple[tuple[StepEffect, ...], int]:
-    chain = outcome.ancestry()
+    chain = refinements_folded(outcome.ancestry())
     known = {each.candidate.id: each.candidate for each in chain}
     means = dict(zip(known, _means(list(known.values()), templates, splits), strict=True))
     made = [(number, each) for number, each in enumerate(chain, 1) if each.offspring.parents]
