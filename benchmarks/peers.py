@@ -32,6 +32,8 @@ from peer_comparison.tables import (
 )
 from peer_comparison.tools import TOOLS, versions
 
+from evolve.executors import end_with_parent
+
 Job = Callable[[], Outcome]
 
 
@@ -60,7 +62,8 @@ def run_all(jobs: Sequence[Job], workers: int) -> list[Outcome]:
     """Run jobs, several at once where there are workers; outcomes in the order of the jobs."""
     if workers == 1:
         return [_report(job(), index, len(jobs)) for index, job in enumerate(jobs, 1)]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         return [_report(each, index, len(jobs)) for index, each in enumerate(pool.map(_call, jobs), 1)]
 
 

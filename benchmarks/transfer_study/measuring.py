@@ -14,6 +14,7 @@ from zoo.catalogue import find_entry
 from zoo.measuring import networks_of, rounded_weights
 from zoo.training import trained
 
+from evolve.executors import end_with_parent
 from evolve.networks.measurement_cache import MeasurementCache, content_key
 from evolve.networks.measuring import measure_weights, reference_of
 from evolve.profiles import ModelProfile
@@ -58,7 +59,8 @@ def _mapped(
     if workers == 1:
         yield from (_measure(*job) for job in jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         yield from pool.map(_measure, *zip(*jobs, strict=True))
 
 

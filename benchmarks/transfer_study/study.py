@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from evolve.executors import end_with_parent
 from evolve.objectives import Budgets
 from transfer_study.allocating import RIVALS, UNIFORM, Proposal, of_rivals, of_rule
 from transfer_study.champions import Forms
@@ -128,7 +129,8 @@ def _searched(jobs: list[tuple[Settings, str, int]], workers: int) -> Iterator[l
     if workers == 1:
         yield from (_search(*job) for job in jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         yield from pool.map(_search, *zip(*jobs, strict=True))
 
 
