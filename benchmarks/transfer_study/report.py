@@ -12,7 +12,7 @@ from evolve.store import write_atomically
 from transfer_study.allocating import UNIFORM
 from transfer_study.comparing import Row
 from transfer_study.pictures import draw
-from transfer_study.searching import BUDGETS, MOST, OBJECTIVE, POPULATION
+from transfer_study.searching import BUDGETS, COPIES, MOST, OBJECTIVE, POPULATION
 from transfer_study.study import CHEAP_RULE, CURVES_RULE, HANDED_OUT, STUDIES, Chosen, Settings
 from transfer_study.tables import as_csv, family_table, goals, network_table, networks_won, ratio, ratio_table
 
@@ -24,16 +24,18 @@ the networks, in parentheses those on which the rule has the lower one.
 _ABOUT = """
 Nine times one family of [measured networks](../../datasets/measured/README.md) is left out. A search of
 {evaluations} evaluations (population {population}, seed {seed}, objective `{objective}`) runs on the
-profiles of six others, from the textbook baselines and the Lagrangians that its signals allow. Up to
+profiles of six others and {copies} altered copies of each, from the textbook baselines and the
+Lagrangians that its signals allow. Up to
 {most} rules of its front of simplicity and fit are put on the real networks of all eight others, and the
 rule is the simplest one that is within a standard error of the best there: what counts is the logarithm
 of the measured divergence, families having equal weight. It is then measured on the held-out data of the
 family left out, which decided nothing. Three folds share a search: each leaves out one of the three
 families that it did not see. A rule is handed out as its price implies: the price at which it widens a
 layer says what loss it expects to avoid, and the exact solver spends the budget on these losses. This
-design is the third. Two before it, which searched and spent budgets otherwise, had a ratio of 1.00 to the
-Lagrangian from Fisher and missed that goal, the second also the one at 2.5 bits; what to change was seen
-on all forty networks, those left out among them. No fold's rule was chosen by its own family, but the
+design is the fourth. The first two, which searched and spent budgets otherwise, had a ratio of 1.00 to the
+Lagrangian from Fisher and missed that goal, the second also the one at 2.5 bits; the third had no copies,
+a ratio of .993, and did better than the best uniform format in 150 cases. What to change was seen on all
+forty networks, those left out among them. No fold's rule was chosen by its own family, but the
 design was, so its small margins are optimistic.
 """
 _RIVALS = """
@@ -66,8 +68,8 @@ def goal_lines(rows: Sequence[Row]) -> str:
     ]
     whole = {way: networks_won(rows, way, UNIFORM) for way in STUDIES.values()}
     lines.append(
-        "- Over its budgets together (geometric mean) a network does better than the best uniform format by "
-        + ", ".join(f"the {way} in {won} of {count} cases" for way, (won, count) in whole.items())
+        "- Better than the best uniform format over the budgets together (geometric mean): "
+        + ", ".join(f"the {way} on {won} of {count} networks" for way, (won, count) in whole.items())
         + "."
     )
     found = ratio(rows, HANDED_OUT, UNIFORM)
@@ -107,6 +109,7 @@ def _page(rows: Sequence[Row], chosen: Sequence[Chosen], settings: Settings) -> 
     about = _joined(_ABOUT).format(
         evaluations=settings.evaluations,
         population=POPULATION,
+        copies=COPIES,
         seed=settings.seed,
         objective=OBJECTIVE,
         most=MOST,

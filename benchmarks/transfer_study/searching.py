@@ -25,6 +25,8 @@ OBJECTIVE = f"relaxed:{','.join(f'{each:g}' for each in BUDGETS)}"
 #: The studies, by the signals that rules may read.
 CHEAP, CURVES = "gradient", "curves"
 POPULATION = 60
+#: Altered copies of each network that are searched on beside it.
+COPIES = 3
 #: The Lagrangians that the rules have to beat; searches start from those that their signals allow.
 _TEXTBOOK = {CHEAP: ("lagrangian_fisher",), CURVES: ("lagrangian_fisher", "lagrangian_curves")}
 #: Rules of each search that are measured.
@@ -73,6 +75,7 @@ def search_fold(fold: Fold, level: str, evaluations: int, seed: int, runs: Path)
             evaluations=evaluations,
             seed=seed,
             start_from=("baseline", *_TEXTBOOK[level]),
+            copies=COPIES,
         ),
         load_catalogue((*heuristic_folders(), Path(__file__).parent / "heuristics")),
     )
