@@ -21,8 +21,8 @@ _REFINED_SHARE = 2
 #: Smaller populations are not refined: a CMA-ES generation would take several of theirs.
 _LEAST_REFINED = 48
 #: Candidates that a varied structure enters with, where there is refinement: itself and others that
-#: differ from it in their numbers. Random rules enter alone: three structures tell more than one three times.
-_BROOD = 3
+#: differ from it in their numbers. Random rules enter alone: five structures tell more than one five times.
+_BROOD = 5
 
 
 class Breeder:
