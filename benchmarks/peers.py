@@ -5,8 +5,8 @@
 
 Two comparisons: every tool tunes the same numbers of the same rule, and every tool searches the
 formats of one model at a time, which a rule saves. Progress goes to standard error. The results are
-the same for the same seeds, except for the seconds. ``--write`` puts the tables between the markers
-of a file.
+the same for the same seeds, except for the seconds. ``--write`` puts the tables of each comparison that
+was made between its markers of a file.
 """
 
 from __future__ import annotations
@@ -104,23 +104,24 @@ def compare(arguments: argparse.Namespace) -> Results:
     return results
 
 
-def markdown(results: Results) -> str:
-    """Return the results as markdown."""
+def markdown(results: Results) -> dict[str, str]:
+    """Return the results as markdown, by the name of the comparison."""
     installed = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    parts = [f"Medians with quartiles in brackets; p by Wilcoxon and Holm. {installed}."]
+    legend = f"Medians with quartiles in brackets; p by Wilcoxon and Holm. {installed}."
+    pages = {}
     if "same_numbers" in results:
         found = results["same_numbers"]
-        parts.append(
-            f"### The same numbers of the same rule\n\nData set {results['datasets']}, seeds 0 to "
-            f"{found['seeds'] - 1}, {found['evaluations']} evaluations.\n\n{numbers_markdown(found)}"
+        pages["numbers"] = (
+            f"{legend}\n\nData set {results['datasets']}, seeds 0 to {found['seeds'] - 1}, "
+            f"{found['evaluations']} evaluations.\n\n{numbers_markdown(found)}"
         )
     if "each_model" in results:
         found = results["each_model"]
-        parts.append(
-            f"### The formats of each model anew\n\nTest models of {results['datasets']}: "
-            f"{', '.join(found['models'])}; seeds 0 to {found['seeds'] - 1}.\n\n{models_markdown(found)}"
+        pages["models"] = (
+            f"{legend}\n\nTest models of {results['datasets']}: {', '.join(found['models'])}; "
+            f"seeds 0 to {found['seeds'] - 1}.\n\n{models_markdown(found)}"
         )
-    return "\n\n".join(parts)
+    return pages
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -147,10 +148,11 @@ def main() -> None:
     """Print the tables, and put them into a file if asked to."""
     arguments = parse()
     results = compare(arguments)
-    text = markdown(results)
-    print(json.dumps(results, indent=2) if arguments.json else text)
+    pages = markdown(results)
+    print(json.dumps(results, indent=2) if arguments.json else "\n\n".join(pages.values()))
     if arguments.write:
-        write_between(arguments.write, "peers", text)
+        for name, text in pages.items():
+            write_between(arguments.write, f"peers, {name}", text)
 
 
 if __name__ == "__main__":

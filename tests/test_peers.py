@@ -133,7 +133,26 @@ def test_the_whole_comparison_gives_json_and_tables():
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert list(results["same_numbers"]["tools"]) == list(same_numbers.contestants())
     assert results["each_model"]["tools"]["Optuna TPE"]["evaluations"] == 10
-    text = peers.markdown(results)
-    for name in tools.TOOLS:
-        assert text.count(f"| {name} |") == 4
-    assert tables.numbers_markdown(results["same_numbers"]) in text
+    pages = peers.markdown(results)
+    assert list(pages) == ["numbers", "models"]
+    for text in pages.values():
+        assert all(text.count(f"| {name} |") == 2 for name in tools.TOOLS)
+    assert tables.numbers_markdown(results["same_numbers"]) in pages["numbers"]
+    assert tables.models_markdown(results["each_model"]) in pages["models"]
+
+
+def test_a_comparison_that_was_not_made_stays_on_the_page_as_it_was(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "peers.md"
+    marked = [
+        f"<!-- peers, {name}: begin -->\nold\n<!-- peers, {name}: end -->" for name in ("numbers", "models")
+    ]
+    page.write_text("\n\n".join(marked), encoding="utf-8")
+    words = (
+        "--only models --direct-seeds 1 --direct-evaluations 20 --tpe-evaluations 5 "
+        "--models 1 --most-layers 30"
+    )
+    monkeypatch.setattr("sys.argv", ["peers.py", *words.split(), "--write", str(page)])
+    peers.main()
+    numbers, models = page.read_text(encoding="utf-8").split("\n\n", 1)
+    assert numbers == marked[0]
+    assert capsys.readouterr().out.strip() in models
