@@ -62,6 +62,8 @@ def calibrated(problem: Problem, candidates: Sequence[Candidate], target: float)
     coarse = np.tile(np.linspace(0.0, 1.0, _COARSE), (len(candidates), 1))
     brackets = _brackets(problem, candidates, numbers, target, coarse)
     # Where the target is out of reach there is nothing to look at more closely.
+    if all(each is None for each in brackets):
+        return list(candidates)
     between = [(0.0, 0.0) if each is None else (each[0][0], each[1][0]) for each in brackets]
     fine = np.array([np.linspace(low, high, _FINE + 2) for low, high in between])
     found = _brackets(problem, candidates, numbers, target, fine)

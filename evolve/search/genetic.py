@@ -25,8 +25,8 @@ _TIRES = 40.0
 _LEAST_NICHE = 3
 #: Structures that wait to be refined, elites or not: a structure is good only once its numbers are.
 _PROMISING = 100
-#: Generations of random rules that an epoch begins with, at least and at most, and how many rules suffice.
-_SHORTEST, _LONGEST, _OPENING = 5, 10, 1000
+#: Generations of random rules that an epoch begins with at most, and how many rules suffice.
+_LONGEST, _OPENING = 10, 1000
 #: A search starts anew after so many generations in which the gap that its best rule leaves to the optimum
 #: has not closed by such a part.
 _PATIENCE, _CLOSED = 150, 0.1
@@ -80,7 +80,7 @@ class Genetic:
 
     @property
     def _opening_generations(self) -> int:
-        return min(_LONGEST, max(_SHORTEST, _OPENING // self._problem.population))
+        return min(_LONGEST, max(1, _OPENING // self._problem.population))
 
     @property
     def elites(self) -> int:
