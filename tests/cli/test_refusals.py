@@ -1,12 +1,10 @@
-"""How each verb takes bad input, interrupts and faults: one message, the right status, nothing half made."""
+"""How each verb takes bad input: one message, the right status, nothing half made."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +13,6 @@ from typing import Any
 import pytest
 from command_line import BROKEN, QUICK, REFERENCE, assert_refused, tree
 
-from evolve import plugins
-from evolve.cli import main
 from evolve.datasets import Dataset, write_dataset
 from evolve.profile_files import save_profile
 
@@ -359,62 +355,3 @@ def test_models_on_which_nothing_is_worth_anything(evolve):
     assert {each["optimum_ratio"] for each in rows} == {1.0}
     assert evolve("evaluate", "--datasets", "model.json").status == 0
     assert evolve("optimum", "--datasets", "model.json").status == 0
-
-
-# Ways out
-
-
-def test_a_fault_of_ours_is_one_message_too(evolve, monkeypatch):
-    def fail(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("oops")
-
-    monkeypatch.setattr(plugins, "load_catalogue", fail)
-    answer = evolve("heuristics", "list")
-    assert answer.status == 1
-    assert answer.err == ("internal error: ZeroDivisionError: oops. Set EVOLVE_TRACEBACK=1 to see where.\n")
-    monkeypatch.setenv("EVOLVE_TRACEBACK", "1")
-    monkeypatch.setattr(sys, "argv", ["evolve", "heuristics", "list"])
-    with pytest.raises(ZeroDivisionError):
-        main()
-
-
-def test_an_interrupt_is_130(evolve, monkeypatch):
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(plugins, "load_catalogue", interrupt)
-    answer = evolve("heuristics", "list")
-    assert answer.status == 130
-    assert answer.err.strip() == "interrupted"
-
-
-def test_a_reader_that_has_gone_is_no_fault(tmp_path):
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "evolve", "heuristics", "list"],
-        cwd=tmp_path,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(writing)
-    assert done.returncode == 1
-    assert done.stderr == ""
-
-
-def test_progress_is_live_on_a_terminal(evolve, monkeypatch):
-    pty = pytest.importorskip("pty")
-    master, slave = pty.openpty()
-    with os.fdopen(slave, "w", encoding="utf-8") as terminal:
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setattr(sys, "stderr", terminal)
-        answer = evolve("run", *QUICK)
-        terminal.flush()
-        shown = os.read(master, 100_000).decode()
-    os.close(master)
-    assert answer.status == 0
-    assert "2/2" in shown
-    for word in ("best", "median", "evaluations/s"):
-        assert word in shown
-    assert "generation 2/2  best" not in shown

@@ -44,6 +44,19 @@ def test_one_island_is_its_strategy_byte_for_byte(tmp_path, strategy):
     assert (alone.path / "champion.json").read_bytes() == (island.path / "champion.json").read_bytes()
 
 
+@pytest.mark.parametrize(("population", "openings"), [(500, 2), (1000, 1)])
+def test_about_a_thousand_random_rules_open_a_search(population, openings):
+    search = make_strategy("genetic", replace(prepare_run(RunConfig()).problem, population=population))
+    random_ones = []
+    for generation in range(3):
+        asked = search.ask()
+        random_ones.append(all(each.operator == "newcomer" for each in asked))
+        score = SplitScore(0.5, 0.5, 2.0, 0.99, 16.0, 0.5, 0.5)
+        search.tell([Scored(each, Evaluation("ok", train=score), generation) for each in asked])
+    # The first generation has the seeds and what is made of them.
+    assert random_ones == [False, *([True] * (openings - 1)), *([False] * (3 - openings))]
+
+
 def test_islands_divide_the_population_and_exchange_their_best():
     problem = replace(prepare_run(RunConfig()).problem, population=26)
     welcomed = []
