@@ -1,6 +1,6 @@
 """Train the zoo of real networks, profile each, and measure allocations of each jointly.
 
-    python benchmarks/train_zoo.py [--out datasets] [--weights runs/zoo] [--only TEXT] [--list]
+    python benchmarks/train_zoo.py [--out datasets] [--weights FOLDER] [--only TEXT] [--list]
 
 Writes ``measured/`` (profiles by split, ``joint/``, the table in its README) and ``networks/`` (ONNX files
 with their data) into the folder. What is there is not made again, so a killed script goes on where it was;
@@ -23,13 +23,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from zoo.catalogue import SHIPPED, catalogue, find_entry  # noqa: E402
 from zoo.facts import write_facts  # noqa: E402
 from zoo.shipping import is_made, make, make_onnx  # noqa: E402
+from zoo.training import WEIGHTS  # noqa: E402
 
 
 def main() -> None:
     """Make what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("datasets"), help="folder of data sets")
-    parser.add_argument("--weights", type=Path, default=Path("runs/zoo"), help="keeps the trained weights")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="trained; what is missing is trained")
     parser.add_argument("--only", default="", help="networks whose name has this text")
     parser.add_argument("--list", action="store_true", help="list the networks and stop")
     options = parser.parse_args()

@@ -6,8 +6,8 @@ For each family of ``datasets/measured`` rules are evolved on the others, twice:
 from curves. The finalists are put on the real networks of the other families, and the best of them is
 measured on the family left out, beside what one would have without a search. Writes ``reports/transfer``.
 
-The networks must lie in ``runs/zoo``, where ``benchmarks/train_zoo.py`` leaves them; one that does not is
-trained. Searches and measurements are kept in ``runs/transfer``: a killed script goes on where it was.
+The networks are those of ``benchmarks/zoo/weights``. Searches and measurements are kept in
+``runs/transfer``: a killed script goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from transfer_study.report import facts, summary, write_report  # noqa: E402
 from transfer_study.study import Settings, run_study  # noqa: E402
+from zoo.training import WEIGHTS  # noqa: E402
 
 #: Settings of the figures in the README.
 EVALUATIONS, SEED = 1200, 0
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--workers", type=int, default=2, help="searches or networks at once")
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="keeps what was done")
-    parser.add_argument("--weights", type=Path, default=Path("runs/zoo"), help="the trained networks")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="the trained networks")
     parser.add_argument("--out", type=Path, default=Path("reports/transfer"), help="folder of the report")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--write", type=Path, help="page whose table is to be replaced")

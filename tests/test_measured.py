@@ -105,7 +105,7 @@ def test_the_range_in_which_sums_are_trusted_is_what_was_measured():
     assert 1.3 < medians[0.01, "resnet within"] < 1.8
     assert medians[0.01, "resnet beyond"] > 2.5
     high = {key: float(np.quantile(found, 0.9)) for key, found in ratios.items()}
-    assert high[0.01, "within"] < 2 < 3 < high[0.01, "beyond"]
+    assert high[0.01, "within"] < 2.25 < 3 < high[0.01, "beyond"]
 
 
 def test_only_networks_that_are_mostly_convolutions_leave_it_early():

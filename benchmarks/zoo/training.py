@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -16,21 +17,26 @@ from zoo.data import CONTEXT, SOURCES, Source
 _BATCH, _TEXT_BATCH = 64, 16
 _WEIGHT_DECAY = 1e-3
 
+#: The weights that the profiles of ``datasets/measured`` belong to.
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+
 #: Told of steps done and of all.
 Progress = Callable[[int, int], None]
 
 
-def trained(entry: Entry, folder: Path, progress: Progress | None = None) -> nn.Module:
+def trained(entry: Entry, folder: Path = WEIGHTS, progress: Progress | None = None) -> nn.Module:
     """Return a network with its weights from a folder; it is trained, and kept there, if it is not."""
-    path = folder / f"{entry.name}.pt"
+    path = folder / f"{entry.name}.npz"
     if path.exists():
         model = entry.make()
-        model.load_state_dict(torch.load(path, weights_only=True))
+        with np.load(path) as arrays:
+            model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
         return model.eval()
     model = train(entry, progress)
     folder.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
-    torch.save(model.state_dict(), aside)
+    with aside.open("wb") as file:
+        np.savez_compressed(file, **{name: each.numpy() for name, each in model.state_dict().items()})
     aside.replace(path)
     return model
 

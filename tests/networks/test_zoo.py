@@ -25,8 +25,9 @@ try:
     from zoo.allocating import BANDS, HALF_BAND, choose_allocations
     from zoo.catalogue import FAMILIES, SHIPPED, Entry, catalogue
     from zoo.data import SOURCES
-    from zoo.measuring import FORMATS
+    from zoo.measuring import FORMATS, networks_of
     from zoo.shipping import make
+    from zoo.training import WEIGHTS, trained
 finally:
     sys.path.remove(str(BENCHMARKS))
 
@@ -71,6 +72,24 @@ def test_the_script_makes_what_is_missing_and_no_more(tmp_path, monkeypatch, cap
         assert profile.loss == pytest.approx(shipped.loss, rel=1e-3, abs=1e-6)
     monkeypatch.setattr(train_zoo, "make", None)
     train_zoo.main()
+
+
+def test_profiles_are_those_of_the_weights_that_ship():
+    profiles = {profile.name: profile for _, profile in DATASET.splits()}
+    for entry in catalogue():
+        network, _ = networks_of(entry, trained(entry))
+        assert network.provenance["weights_sha256"] == profiles[entry.name].provenance["weights_sha256"]
+        if entry.data != "text":  # that of Python's own help, which differs between versions of Python
+            assert network.provenance["data_sha256"] == profiles[entry.name].provenance["data_sha256"]
+
+
+@pytest.mark.parametrize("name", ["mlp-wine-32x32-s0", "cnn-digits-16x24x24-s0"])
+def test_they_can_be_measured_again(name, tmp_path):
+    entry = next(each for each in catalogue() if each.name == name)
+    make(entry, tmp_path, WEIGHTS)
+    again = load_profile(tmp_path / entry.split / f"{name}.json.gz")
+    (shipped,) = (profile for _, profile in DATASET.splits() if profile.name == name)
+    assert again.loss == pytest.approx(shipped.loss, rel=1e-3, abs=1e-6)
 
 
 def test_what_ships_is_what_the_script_makes():
