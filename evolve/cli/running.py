@@ -115,17 +115,22 @@ def report(name: str | None, figures: bool, control: bool, as_json: bool) -> Non
 
 @click.command()
 @click.argument("name", required=False, metavar="RUN")
+@_WORKERS
 @_JSON
-def verify(name: str | None, as_json: bool) -> None:
+def verify(name: str | None, workers: int, as_json: bool) -> None:
     """Recompute every number of a run's journal and report, and say which differ.
 
     Every candidate is evaluated again and the search is asked again for the offspring it made; so is
     the control search of a run with --control. Exit status 1 if anything differs.
     """
+    from evolve.cli.progress import SearchProgress
     from evolve.reports import verification
 
     setup, store = _open(name)
-    differences = verification.verify(store, setup)
+    snapshot = store.snapshot()
+    generations = setup.config.generations if snapshot is None else snapshot.generation
+    with SearchProgress(generations) as progress:
+        differences = verification.verify(store, setup, workers=workers, observe=progress.show)
     if as_json:
         print_json({"run": store.name, "verified": not differences, "differences": list(differences)})
     else:

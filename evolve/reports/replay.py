@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
@@ -11,7 +11,7 @@ from evolve.batches import evaluate_candidates
 from evolve.candidates import Evaluation, Offspring, Scored
 from evolve.engine import GenerationSummary, Outcome, choose_champion, finalists, within_limit
 from evolve.errors import EvolveError
-from evolve.executors import make_executor
+from evolve.executors import Executor, make_executor
 from evolve.search.base import rank_key
 from evolve.setup import Setup
 from evolve.store import RunStore, Snapshot, scored_from_json, scored_to_json
@@ -24,8 +24,19 @@ Record = Mapping[str, Any]
 _Generation = tuple[list[tuple[int, Record]], tuple[int, Record]]
 
 
-def replay(store: RunStore, setup: Setup) -> tuple[Outcome | None, list[str]]:
+def replay(
+    store: RunStore,
+    setup: Setup,
+    workers: int = 1,
+    observe: Callable[[GenerationSummary], None] = lambda _: None,
+) -> tuple[Outcome | None, list[str]]:
     """Make a run again, generation by generation; its configuration is compared by `config_differences`.
+
+    Args:
+        store: The run.
+        setup: What was searched.
+        workers: Processes that evaluate.
+        observe: Called after each generation.
 
     Returns:
         What the search found by what was recomputed, and the differences to what is stored; no
@@ -35,14 +46,16 @@ def replay(store: RunStore, setup: Setup) -> tuple[Outcome | None, list[str]]:
         RunError: A file of the run cannot be read.
     """
     snapshot = store.snapshot()
-    run = _Replay(store, setup)
-    found = list(run.check_structure())
-    if run.broken:
-        return None, found
-    for number, generation in enumerate(run.generations):
-        found += run.make_again(number, generation)
+    with make_executor(setup.arena, workers) as executor:
+        run = _Replay(store, setup, executor)
+        found = list(run.check_structure())
         if run.broken:
             return None, found
+        for number, generation in enumerate(run.generations):
+            found += run.make_again(number, generation)
+            if run.broken:
+                return None, found
+            observe(run.summaries[-1])
     found += run.check_snapshot(snapshot)
     finished = snapshot is not None and snapshot.finished
     outcome = Outcome(choose_champion(run.scored), tuple(run.scored), tuple(run.summaries), finished)
@@ -61,7 +74,8 @@ def config_differences(store: RunStore, setup: Setup) -> Iterator[str]:
 class _Replay:
     """A run in the making: what was recomputed so far."""
 
-    def __init__(self, store: RunStore, setup: Setup) -> None:
+    def __init__(self, store: RunStore, setup: Setup, executor: Executor) -> None:
+        self._executor = executor
         self._journal = store.path / "journal.jsonl"
         self._snapshot = store.path / "snapshot.json"
         self._setup = setup
@@ -153,10 +167,9 @@ class _Replay:
 
     def _evaluate(self, fresh: Sequence[Offspring], number: int) -> list[Scored]:
         candidates = [each.candidate for each in fresh]
-        with make_executor(self._setup.arena, 1) as executor:
-            evaluations: list[Evaluation] = evaluate_candidates(
-                candidates, self._setup.problem.templates, self._setup.arena, executor
-            )
+        evaluations: list[Evaluation] = evaluate_candidates(
+            candidates, self._setup.problem.templates, self._setup.arena, self._executor
+        )
         return [Scored(*pair, number) for pair in zip(fresh, evaluations, strict=True)]
 
     def _parents_missing(self, place: int, each: Scored) -> Iterator[str]:

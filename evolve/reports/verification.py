@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from evolve.engine import Outcome
+from evolve.engine import GenerationSummary, Outcome
 from evolve.errors import RunError
 from evolve.reports.contents import collect
 from evolve.reports.index import INDEX, index_row
@@ -17,11 +17,20 @@ from evolve.setup import Setup
 from evolve.store import RunStore, scored_to_json, to_json_text
 from evolve.verdicts.control import permuted_setup, planned_control
 
+#: Told of a generation that was made again.
+Observe = Callable[[GenerationSummary], None]
+
 #: Differences told of one file; the rest are counted.
 _MOST_TOLD = 20
 
 
-def verify(store: RunStore, setup: Setup, reports: Path = REPORTS) -> tuple[str, ...]:
+def verify(
+    store: RunStore,
+    setup: Setup,
+    reports: Path = REPORTS,
+    workers: int = 1,
+    observe: Observe = lambda _: None,
+) -> tuple[str, ...]:
     """Recompute every number of a run's journal and report from its content.
 
     Every candidate is rendered and evaluated again, the search is asked again for the offspring it
@@ -33,6 +42,8 @@ def verify(store: RunStore, setup: Setup, reports: Path = REPORTS) -> tuple[str,
         store: The run.
         setup: What was searched, unchanged since the run.
         reports: The folder of all reports.
+        workers: Processes that evaluate.
+        observe: Called after each generation that was made again, those of a control search too.
 
     Returns:
         The differences, each with its file, its line or record, what is there and what was recomputed;
@@ -40,12 +51,12 @@ def verify(store: RunStore, setup: Setup, reports: Path = REPORTS) -> tuple[str,
     """
     try:
         differences = list(config_differences(store, setup))
-        outcome, found = _made_again(store, setup)
+        outcome, found = _made_again(store, setup, workers, observe)
         found = differences + found
         kept = planned_control(store)
         control = outcome
         if kept is not None and outcome is not None:
-            control, more = _made_again(kept, permuted_setup(setup))
+            control, more = _made_again(kept, permuted_setup(setup), workers, observe)
             found += more
     except RunError as error:
         return (str(error),)
@@ -60,9 +71,11 @@ def verify(store: RunStore, setup: Setup, reports: Path = REPORTS) -> tuple[str,
     return tuple(found)
 
 
-def _made_again(store: RunStore, setup: Setup) -> tuple[Outcome | None, list[str]]:
+def _made_again(
+    store: RunStore, setup: Setup, workers: int, observe: Observe
+) -> tuple[Outcome | None, list[str]]:
     """Make a search again; returns its outcome, None if it cannot be told, and what differs in its folder."""
-    outcome, found = replay(store, setup)
+    outcome, found = replay(store, setup, workers, observe)
     if outcome is not None and outcome.finished and outcome.champion is not None:
         found += _compare_file(store.path / "champion.json", to_json_text(scored_to_json(outcome.champion)))
     return outcome, found

@@ -57,6 +57,24 @@ def test_a_changed_digit_of_the_report_is_found(copy, name, seed):
     assert all("recomputed" in each for each in found)
 
 
+def test_any_number_of_workers_finds_the_same_and_tells_how_far_it_is(copy):
+    def found(workers: int) -> tuple[tuple[str, ...], list[int]]:
+        told: list[int] = []
+        differences = verify(
+            copy.store,
+            copy.setup,
+            copy.reports,
+            workers=workers,
+            observe=lambda each: told.append(each.generation),
+        )
+        return differences, told
+
+    assert found(2) == ((), [0, 1, 2])
+    change_record(copy, first_candidate, lambda record: record["train"].update(fitness=0.5))
+    assert found(2) == found(1)
+    assert len(found(2)[0]) > 0
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_changed_digit_of_the_journal_is_found(copy, seed):
     change_digit(copy.store.path / "journal.jsonl", random.Random(seed))
