@@ -109,6 +109,8 @@ def spending(
     candidates: Sequence[Candidate],
     swept: str,
     values: FloatArray,
+    along: Sequence[str] = (),
+    *,
     templates: Mapping[str, Template],
     probe: Arena,
 ) -> FloatArray:
@@ -120,6 +122,7 @@ def spending(
         candidates: C rules of one structure.
         swept: One of their parameters.
         values: What that parameter is to be, (C, S).
+        along: Others of their parameters, which change by the same factor.
         templates: The code templates, by name.
         probe: The models.
 
@@ -132,7 +135,10 @@ def spending(
         return found
     for members, task in zip(batch.members, batch.tasks, strict=True):
         rows = np.repeat(task.values, values.shape[1], axis=0)
-        rows[:, task.names.index(swept)] = values[list(members)].ravel()
+        place, wanted = task.names.index(swept), values[list(members)].ravel()
+        for name in along:
+            rows[:, task.names.index(name)] *= wanted / rows[:, place]
+        rows[:, place] = wanted
         results = probe.evaluate(replace(task, values=rows))
         bits = [math.nan if isinstance(each, Failure) else np.log2(each.avg_bits).mean() for each in results]
         found[list(members)] = np.reshape(bits, (len(members), -1))

@@ -38,6 +38,8 @@ class RunConfig:
         evaluations: Stop after exactly so many evaluations, if the generations have not ended before;
             None sets no limit.
         copies: Altered copies of each model of train and valid that are searched on too, see `evolve.copies`.
+        fit: Fit the numbers of predicted losses to those measured on train, see `evolve.loss_fitting`. Where
+            rules may read the losses there is nothing to fit.
     """
 
     datasets: str = "reference"
@@ -52,6 +54,7 @@ class RunConfig:
     evaluations: int | None = None
     objective: str = CLIFF
     copies: int = 0
+    fit: bool = False
 
     def __post_init__(self) -> None:
         least_values = {
@@ -70,6 +73,8 @@ class RunConfig:
                 raise InputError(
                     "bad configuration", field=name, expected=f"a whole number, at least {least}", found=value
                 )
+        if not isinstance(self.fit, bool):
+            raise InputError("bad configuration", field="fit", expected="true or false", found=self.fit)
         if not isinstance(self.operators, Mapping) or not self.operators:
             raise InputError(
                 "bad configuration", field="operators", expected="weights by operator", found=self.operators
@@ -87,12 +92,14 @@ class RunConfig:
         parse_objective(self.objective)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration as JSON; objective and copies only where they are not the usual ones."""
+        """Return the configuration as JSON; objective, copies and fit only where not the usual ones."""
         found = asdict(self) | {"operators": dict(self.operators), "start_from": list(self.start_from)}
         if self.objective == CLIFF:
             del found["objective"]
         if not self.copies:
             del found["copies"]
+        if not self.fit:
+            del found["fit"]
         return found
 
     @classmethod

@@ -78,11 +78,17 @@ class Sweep:
     Attributes:
         parameter: Its name.
         low, high: What it is swept over, on its own scale; None stands for the parameter's own bound.
+        loss, weight: The slots between which it trades, a table and a score: each layer's format is that of
+            least weighted bits and priced loss. Empty where the template has no such slots.
+        along: Other parameters that multiply the loss too, and change with it.
     """
 
     parameter: str
     low: float | None = None
     high: float | None = None
+    loss: str = ""
+    weight: str = ""
+    along: tuple[str, ...] = ()
 
     def of(self, parameter: Parameter) -> Parameter:
         """Return the parameter with the bounds it is swept over."""

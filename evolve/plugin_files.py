@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ _CODE_TEMPLATES = Path(__file__).resolve().parent / "code_templates"
 _HEADER = re.compile(r"\A\s*\{#-?(.*?)-?#\}\n?", re.DOTALL)
 _KEYS = {
     "": ("role", "source", "summary", "template", "sweep", "slots", "parameters"),
-    "sweep": ("parameter", "low", "high"),
+    "sweep": ("parameter", "low", "high", "loss", "weight", "along"),
     "slot": ("type", "default", "reads"),
     "parameter": ("default", "low", "high", "scale"),
 }
@@ -179,15 +179,16 @@ def _check_keys(table: object, kind: str, where: str) -> dict[str, Any]:
     return table
 
 
-def read_sweep(described: object, parameters: Mapping[str, object]) -> Sweep:
+def read_sweep(described: object, parameters: Mapping[str, object], slots: Sequence[Slot] = ()) -> Sweep:
     """Return what a header says of the parameter that trades bits for loss.
 
     Args:
-        described: Its name, or a table of name and bounds.
+        described: Its name, or a table of name, bounds, and what else `Sweep` holds.
         parameters: The header's parameters, by name.
+        slots: The header's slots.
 
     Raises:
-        TemplateError: There is no such parameter, or the bounds are none.
+        TemplateError: There is no such parameter or slot, or the bounds are none.
     """
     full = {"parameter": described} if isinstance(described, str) else described
     table = _check_keys(full, "sweep", "sweep")
@@ -195,11 +196,23 @@ def read_sweep(described: object, parameters: Mapping[str, object]) -> Sweep:
     if name not in parameters:
         words = f"one of {', '.join(parameters)}" if parameters else "a template with parameters"
         raise TemplateError("no such parameter", field="sweep", expected=words, found=name)
+    along = table.get("along", [])
+    if not isinstance(along, list) or not all(each in parameters for each in along):
+        words = f"some of {', '.join(parameters)}"
+        raise TemplateError("no such parameters", field="sweep.along", expected=words, found=along)
+    if ("loss" in table) != ("weight" in table):
+        raise TemplateError("bad sweep", field="sweep", expected="both loss and weight", found=described)
+    for key, kind in (("loss", "table"), ("weight", "score")):
+        fitting = [each.name for each in slots if each.type == kind and not each.reads]
+        if key in table and table[key] not in fitting:
+            words = f"a slot that holds a {kind} and reads nothing: {', '.join(fitting) or 'there is none'}"
+            raise TemplateError("no such slot", field=f"sweep.{key}", expected=words, found=table[key])
     bounds = [table.get(key) for key in ("low", "high")]
     numbers = [each for each in bounds if isinstance(each, int | float) and not isinstance(each, bool)]
     if len(numbers) < sum(each is not None for each in bounds) or numbers != sorted(set(numbers)):
         raise TemplateError("bad bounds", field="sweep", expected="numbers, low < high", found=described)
-    return Sweep(str(name), *bounds)
+    low, high = bounds
+    return Sweep(str(name), low, high, table.get("loss", ""), table.get("weight", ""), tuple(along))
 
 
 def _own_body(header: dict[str, Any], body: str, file: Path) -> tuple[Template, dict[str, Any]]:
@@ -236,7 +249,7 @@ def _own_body(header: dict[str, Any], body: str, file: Path) -> tuple[Template, 
                     field=f"parameters.{name}",
                     cure="A number in a slot takes no bounds: they follow from what it is compared with.",
                 )
-    sweep = read_sweep(header["sweep"], header.get("parameters", {})) if "sweep" in header else None
+    sweep = read_sweep(header["sweep"], header.get("parameters", {}), slots) if "sweep" in header else None
     return Template(plugin_name(file), body, tuple(slots), tuple(own), str(file), sweep=sweep), defaults
 
 

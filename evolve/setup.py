@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from evolve import __version__
 from evolve.batches import fingerprints, spending
 from evolve.candidates import Offspring
@@ -17,6 +19,7 @@ from evolve.errors import InputError, ProfileError, RunError
 from evolve.evaluation import Arena, SearchArena
 from evolve.extensions import Extension
 from evolve.grammar import vocabulary
+from evolve.loss_fitting import LossFit
 from evolve.objectives import parse_objective
 from evolve.plugin_files import general_templates
 from evolve.plugins import Catalogue, load_catalogue
@@ -24,11 +27,14 @@ from evolve.profiles import LAYER_TYPES
 from evolve.search import STRATEGIES, find_strategy, make_strategy
 from evolve.search.base import OPERATORS, Problem, Strategy
 from evolve.search.islands import StrategyFactory
+from evolve.signals import LEVELS
 from evolve.templates import Template
 from evolve.views import measured_everywhere
 
 #: Rules that allocate alike on so many train models count as alike.
 _PROBES = 4
+#: Predicted losses are fitted on the first train models with so many layers: hundreds tell a dozen numbers.
+_FITTED_LAYERS = 750
 #: What resolving adds to a configuration.
 _RESOLVED = ("seeds", "hashes", "version")
 
@@ -64,7 +70,7 @@ class Setup:
         digest = hashlib.sha256()
         for name, template in sorted(self.problem.templates.items()):
             digest.update(f"{name}\0{template.body}\0{template.slots}\0{template.parameters}\0".encode())
-            if self.arena.budgets is not None:
+            if self.arena.budgets is not None or self.config.fit:
                 digest.update(f"{template.sweep}\0".encode())
         for seed in self.problem.seeds:
             digest.update(seed.candidate.id.encode())
@@ -136,9 +142,18 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
         partial(spending, templates=templates, probe=probe),
         weights,
         {name: each for name, each in catalogue.operators.items() if name in weights},
+        _loss_fit(config, dataset, templates),
     )
     arena = SearchArena(dataset, config.signals, budgets, config.copies)
     return Setup(config, dataset, catalogue, problem, arena)
+
+
+def _loss_fit(config: RunConfig, dataset: Dataset, templates: Mapping[str, Template]) -> LossFit | None:
+    if not config.fit or config.signals == LEVELS[-1]:
+        return None
+    before = np.cumsum([0, *(each.num_layers for each in dataset.train)])
+    count = int(np.searchsorted(before, _FITTED_LAYERS))
+    return LossFit(dataset.train[:count], config.signals, templates)
 
 
 def _makers(catalogue: Catalogue) -> dict[str, StrategyFactory]:

@@ -311,12 +311,35 @@ class TestHeaders:
         swept = found.template.sweep_of(found.candidate)
         assert (swept.name, swept.low, swept.high, swept.scale) == ("price", *bounds, "log")
 
+    def test_between_which_slots_it_trades(self, tmp_path):
+        two_pass = general_templates()["two_pass"].sweep
+        assert (two_pass.loss, two_pass.weight, two_pass.along) == ("loss", "weight", ("first_price",))
+        line = 'sweep = { parameter = "price", loss = "lost", weight = "share" }'
+        slots = "".join(
+            f'[slots.{name}]\ntype = "{kind}"\ndefault = "{default}"\n'
+            for name, kind, default in (
+                ("lost", "table", "np.exp(-model.bits)"),
+                ("share", "score", "model.depth"),
+            )
+        )
+        text = HEADER.format(f"{line}\n{slots}")
+        (tmp_path / "mine.py.j2").write_text(text)
+        sweep = load_plugin(tmp_path / "mine.py.j2").template.sweep
+        assert (sweep.loss, sweep.weight, sweep.along) == ("lost", "share", ())
+
     @pytest.mark.parametrize(
         ("line", "words"),
         [
             ('sweep = "prize"', "line 3, sweep: no such parameter; expected one of price, found 'prize'"),
             ("sweep = 3", "line 3, sweep: bad header; expected a table, found 3"),
             ('sweep = { parameter = "price", step = 3 }', "unknown key"),
+            ('sweep = { parameter = "price", along = "price" }', "sweep.along: no such parameters"),
+            ('sweep = { parameter = "price", along = ["prize"] }', "sweep.along: no such parameters"),
+            ('sweep = { parameter = "price", loss = "loss" }', "expected both loss and weight"),
+            (
+                'sweep = { parameter = "price", loss = "loss", weight = "weight" }',
+                "sweep.loss: no such slot; expected a slot that holds a table and reads nothing: there",
+            ),
             ('sweep = { parameter = "price", low = 3, high = 2 }', "sweep: bad bounds"),
             ('sweep = { parameter = "price", low = "x" }', "sweep: bad bounds"),
             (

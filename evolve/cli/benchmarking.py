@@ -45,6 +45,9 @@ _DECIDED = ("seed", "generations", "evaluations")
 @click.option("--population", type=int, help="Candidates a generation.  [default: 24]")
 @click.option("--copies", type=int, help="Altered copies of each model to search on too.  [default: 0]")
 @click.option(
+    "--fit/--no-fit", default=None, help="Fit predicted losses to those measured on train.  [default: no-fit]"
+)
+@click.option(
     "--objective",
     help="Maximised: cliff, budgets:2.5,3,4 (bits), or relaxed:2.5,3,4 (bits on average).  [default: cliff]",
 )

@@ -41,6 +41,9 @@ _CONTROL = click.option(
     help="Maximised: cliff, budgets:2.5,3,4 (bits), or relaxed:2.5,3,4 (bits on average).  [default: cliff]",
 )
 @click.option("--copies", type=int, help="Altered copies of each model to search on too.  [default: 0]")
+@click.option(
+    "--fit/--no-fit", default=None, help="Fit predicted losses to those measured on train.  [default: no-fit]"
+)
 @click.option("--plateau", type=int, help="Stop after so many generations without a better score.")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file; flags override it."

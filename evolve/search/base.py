@@ -44,10 +44,11 @@ class Problem:
         fingerprint: Returns, for each candidate, a text that is equal where two rules allocate alike,
             and the candidate's complexity. It costs no evaluation.
         spending: Returns the binary logarithm of the bits a weight that C candidates of one structure
-            spend, on average over some models, for (C, S) values of the named parameter; NaN where a rule
-            fails. It costs no evaluation either.
+            spend, on average over some models, for (C, S) values of the named parameter, with which others
+            may change by the same factor; NaN where a rule fails. It costs no evaluation either.
         operators: Weight of each operator; those left out or at 0 are not used.
         plugins: Operators from plugins, by name.
+        fit: Fits the numbers of a candidate's predicted loss to measured ones; None where that is not wanted.
     """
 
     seeds: tuple[Offspring, ...]
@@ -56,9 +57,10 @@ class Problem:
     population: int
     seed: int
     fingerprint: Callable[[Sequence[Candidate]], list[tuple[str, int]]]
-    spending: Callable[[Sequence[Candidate], str, FloatArray], FloatArray]
+    spending: Callable[[Sequence[Candidate], str, FloatArray, Sequence[str]], FloatArray]
     operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
     plugins: Mapping[str, OperatorPlugin] = field(default_factory=dict)
+    fit: Callable[[Candidate], Candidate] | None = None
 
 
 #: Rounds of proposals a strategy makes to find rules that allocate in a new way.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evolve.candidates import Evaluation, Offspring, Scored
+from evolve.candidates import Candidate, Evaluation, Offspring, Scored
 from evolve.grammar import seeded
 from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, gather, rank_key
 from evolve.search.calibration import calibrated, spent_by
+from evolve.search.fitting import fitted_family, fitted_newcomer
 from evolve.search.operators import Select, apply_operator
 from evolve.search.rates import OperatorRates
 from evolve.search.refiner import Refiner
@@ -111,7 +113,10 @@ class Breeder:
                 for draw in self._seeds.draw(count):
                     reseed(draw)
                     (operator,) = random.choices(names, weights)
-                    proposals.append(apply_operator(operator, self._problem, noted))
+                    made = apply_operator(operator, self._problem, noted)
+                    if operator == "newcomer" and self._problem.fit is not None:
+                        made = replace(made, candidate=fitted_newcomer(self._problem, made.candidate))
+                    proposals.append(made)
                 return self._with_bits_of_best(proposals)
 
             if self._problem.population < _LEAST_REFINED:
@@ -138,12 +143,15 @@ class Breeder:
         if first.operator in ("parameters", "newcomer") or not template.parameters_of(first.candidate):
             return []
         parent = self._parents.get(first.parents[0])
-        kept = {} if parent is None else dict(parent.candidate.parameters)
-        drawn = [redraw_parameters(first.candidate, template, kept) for _ in range(_BROOD - 1)]
-        if parent is not None:
-            # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
-            drawn = calibrated(self._problem, drawn, spent_by(self._problem, parent.candidate))
-        changes = [f"{first.change}; {words_for_numbers(first.candidate, each)}" for each in drawn]
+        # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
+        bits = math.nan if parent is None else spent_by(self._problem, parent.candidate)
+        drawn = fitted_family(self._problem, first.candidate, bits)[: _BROOD - 1]
+        how = "fitted to losses: " if drawn else ""
+        if not drawn:
+            kept = {} if parent is None else dict(parent.candidate.parameters)
+            drawn = [redraw_parameters(first.candidate, template, kept) for _ in range(_BROOD - 1)]
+            drawn = calibrated(self._problem, drawn, bits)
+        changes = [f"{first.change}; {how}{words_for_numbers(first.candidate, each)}" for each in drawn]
         return [
             replace(first, candidate=each, change=change) for each, change in zip(drawn, changes, strict=True)
         ]
@@ -155,11 +163,17 @@ class Breeder:
             return proposals
         bits = spent_by(self._problem, self._best.candidate)
         return [
-            replace(each, candidate=calibrated(self._problem, [each.candidate], bits)[0])
+            replace(each, candidate=self._spending(each.candidate, bits))
             if each.operator == "newcomer"
             else each
             for each in proposals
         ]
+
+    def _spending(self, candidate: Candidate, bits: float) -> Candidate:
+        sweep = self._problem.templates[candidate.template].sweep
+        # A fit has changed the scale of the loss, so all that multiplies it changes together.
+        along = () if self._problem.fit is None or sweep is None else sweep.along
+        return calibrated(self._problem, [candidate], bits, along)[0]
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the offspring asked for, in the same order."""

@@ -23,6 +23,8 @@ from evolve.search.base import FloatArray, Problem
 _COARSE, _FINE = 13, 5
 #: Bits this near, as a difference of binary logarithms, are the same.
 _EQUAL = 1e-9
+#: Significant digits of a number that was multiplied.
+_DIGITS = 4
 
 
 def swept_number(problem: Problem, candidate: Candidate) -> Parameter | None:
@@ -41,16 +43,19 @@ def spent_by(problem: Problem, candidate: Candidate) -> float:
     if not candidate.parameters:
         return math.nan
     name, value = candidate.parameters[0]
-    return float(problem.spending([candidate], name, np.array([[value]]))[0, 0])
+    return float(problem.spending([candidate], name, np.array([[value]]), ())[0, 0])
 
 
-def calibrated(problem: Problem, candidates: Sequence[Candidate], target: float) -> list[Candidate]:
+def calibrated(
+    problem: Problem, candidates: Sequence[Candidate], target: float, along: Sequence[str] = ()
+) -> list[Candidate]:
     """Return candidates with the number that lets them spend as many bits as wanted.
 
     Args:
         problem: Knows what candidates spend.
         candidates: Rules of one structure.
         target: Binary logarithm of the bits a weight that they are to spend; NaN where nobody knows.
+        along: Other numbers, which change by the same factor.
 
     Returns:
         The candidates with another number; as they were where they have no such number, or none that does.
@@ -60,15 +65,15 @@ def calibrated(problem: Problem, candidates: Sequence[Candidate], target: float)
         return list(candidates)
     numbers = [each for each in swept if each is not None]
     coarse = np.tile(np.linspace(0.0, 1.0, _COARSE), (len(candidates), 1))
-    brackets = _brackets(problem, candidates, numbers, target, coarse)
+    brackets = _brackets(problem, candidates, numbers, target, coarse, along)
     # Where the target is out of reach there is nothing to look at more closely.
     if all(each is None for each in brackets):
         return list(candidates)
     between = [(0.0, 0.0) if each is None else (each[0][0], each[1][0]) for each in brackets]
     fine = np.array([np.linspace(low, high, _FINE + 2) for low, high in between])
-    found = _brackets(problem, candidates, numbers, target, fine)
+    found = _brackets(problem, candidates, numbers, target, fine, along)
     return [
-        each if coarsely is None or finely is None else _between(each, number, target, *finely)
+        each if coarsely is None or finely is None else _between(each, number, target, *finely, along)
         for each, number, coarsely, finely in zip(candidates, numbers, brackets, found, strict=True)
     ]
 
@@ -76,11 +81,30 @@ def calibrated(problem: Problem, candidates: Sequence[Candidate], target: float)
 _Place = tuple[float, float]  # a number in [0, 1] on its own scale, and what the rule spends with it
 
 
-def _between(candidate: Candidate, swept: Parameter, target: float, low: _Place, high: _Place) -> Candidate:
+def _between(
+    candidate: Candidate,
+    swept: Parameter,
+    target: float,
+    low: _Place,
+    high: _Place,
+    along: Sequence[str],
+) -> Candidate:
     share = (target - low[1]) / (high[1] - low[1]) if abs(high[1] - low[1]) > _EQUAL else 0.5
     value = swept.from_unit(low[0] + share * (high[0] - low[0]))
     changed = tuple((name, value if name == swept.name else old) for name, old in candidate.parameters)
-    return replace(candidate, parameters=changed)
+    moved = replace(candidate, parameters=changed)
+    return moved if not along else with_numbers_scaled(moved, along, value / swept.default)
+
+
+def with_numbers_scaled(candidate: Candidate, names: Sequence[str], factor: float) -> Candidate:
+    """Return a candidate with some of its numbers multiplied by a factor, to a few significant digits."""
+    return replace(
+        candidate,
+        parameters=tuple(
+            (name, float(f"{value * factor:.{_DIGITS}g}") if name in names else value)
+            for name, value in candidate.parameters
+        ),
+    )
 
 
 def _brackets(
@@ -89,6 +113,7 @@ def _brackets(
     swept: Sequence[Parameter],
     target: float,
     units: FloatArray,
+    along: Sequence[str],
 ) -> list[tuple[_Place, _Place] | None]:
     """Return between which two neighbouring numbers each candidate meets the target; None where it does not.
 
@@ -97,7 +122,7 @@ def _brackets(
     """
     pairs = list(zip(swept, units.tolist(), strict=True))
     values = np.array([[number.from_unit(unit) for unit in row] for number, row in pairs])
-    spent = problem.spending(candidates, swept[0].name, values).tolist()
+    spent = problem.spending(candidates, swept[0].name, values, along).tolist()
     found = []
     for (number, row), bits in zip(pairs, spent, strict=True):
         own = number.to_unit(number.default)

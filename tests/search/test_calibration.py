@@ -63,7 +63,7 @@ def test_what_is_spent_is_the_mean_over_the_first_models(setup):
     (result,) = setup.arena.evaluate(make_batch([plain], setup.problem.templates).tasks[0])
     expected = np.log2(result.avg_bits[:4]).mean()
     assert spent_by(setup.problem, plain) == pytest.approx(expected)
-    ((first, second),) = setup.problem.spending([plain], "price", np.array([[40.0, 400.0]]))
+    ((first, second),) = setup.problem.spending([plain], "price", np.array([[40.0, 400.0]]), ())
     assert first == pytest.approx(expected)
     assert second > first
 

@@ -1,0 +1,152 @@
+"""Numbers of a predicted loss, fitted to the losses that were measured.
+
+Where a rule may not read the loss curves it predicts them: an expression of cheaper signals stands for the
+loss of each layer in each format. On the models of train the curves are known, so the numbers of such an
+expression can be fitted to them by nonlinear least squares before the rule is evaluated, as in symbolic
+regression (Kommenda, Kronberger, Winkler, Affenzeller & Wagner 2013, "Effects of constant optimization by
+nonlinear least squares minimization in symbolic regression"). What a form is worth shows far sooner so than
+by drawing numbers.
+
+Shapes: K formats, N layers of all models together, F numbers, R = K · N residuals and one more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from evolve.candidates import Candidate
+from evolve.errors import RuleError
+from evolve.expressions import Node
+from evolve.heuristics import ParameterValues, Rule
+from evolve.parameters import Parameter
+from evolve.profiles import ModelProfile
+from evolve.python_source import compile_rule
+from evolve.scoring import THRESHOLD
+from evolve.templates import Template
+from evolve.views import ModelView
+
+FloatArray = NDArray[np.float64]
+
+#: Losses matter down to this part of what each layer may lose where all lose alike and the cliff is just
+#: reached. Relative errors count above it, absolute ones below.
+_TOLERANCE = 0.1
+#: How dear a common factor of all losses is: a price can take it up, but prices then compare less well.
+_FACTOR = 0.1
+#: Significant digits of a fitted number.
+_DIGITS = 4
+#: Evaluations of the least-squares fit at most, and the relative gain below which it ends.
+_MOST_STEPS, _LEAST_GAIN = 12, 1e-3
+#: Step of the finite differences, in parts of a number's range.
+_STEP = 1e-5
+_LARGEST = 1e200
+
+_compiled = lru_cache(maxsize=4096)(compile_rule)
+
+
+class LossFit:
+    """Fits predicted losses to those measured on some models.
+
+    A rule that weighs bits by one slot and loss by another chooses by their ratio alone; so loss per weight
+    is fitted to measured loss per share of the model's weights.
+
+    Args:
+        profiles: The models; those with the formats of the first are used.
+        level: The information level that rules may read.
+        templates: The code templates, by name.
+    """
+
+    def __init__(
+        self, profiles: Sequence[ModelProfile], level: str, templates: Mapping[str, Template]
+    ) -> None:
+        alike = [each for each in profiles if each.formats == profiles[0].formats]
+        self._view = ModelView(alike, level)
+        self._templates = templates
+        self._tolerance = -math.log(THRESHOLD) * _TOLERANCE / self._view.depth
+        losses = ModelView(alike, "curves").loss[:, 0, :]
+        self._measured = np.log(losses + self._tolerance)
+
+    def __call__(self, candidate: Candidate) -> Candidate:
+        """Return a candidate with fitted numbers; as it is where it predicts no loss or nothing fits."""
+        template = self._templates[candidate.template]
+        if template.sweep is None or not template.sweep.loss:
+            return candidate
+        slots = (template.sweep.loss, template.sweep.weight)
+        trees = dict(template.read(candidate).slots)
+        nodes = [node for name in slots for node in _expression(trees[name]).walk()]
+        names = {node.name for node in nodes if node.operation == "number"}
+        numbers = [each for each in template.parameters_of(candidate) if each.name in names]
+        if not numbers:
+            return candidate
+        loss, weight = (dict(candidate.slots)[name] for name in slots)
+        rule = _compiled(f"def allocate(model, p):\n    return ({loss}) / ({weight})\n", "<predicted loss>")
+        units = self._fitted(rule, numbers)
+        if units is None:
+            return candidate
+        fitted = {each.name: each.from_unit(unit, _DIGITS) for each, unit in zip(numbers, units, strict=True)}
+        parameters = tuple((name, fitted.get(name, value)) for name, value in candidate.parameters)
+        return replace(candidate, parameters=parameters)
+
+    def _fitted(self, rule: Rule, numbers: Sequence[Parameter]) -> list[float] | None:
+        """Return the F numbers of least squares, in [0, 1] on their own scales; None where there are none."""
+        count = len(numbers)
+        start = np.clip([each.to_unit(each.default) for each in numbers], _STEP, 1.0 - _STEP)
+        known: dict[bytes, tuple[FloatArray, FloatArray]] = {}
+
+        def at(place: FloatArray) -> tuple[FloatArray, FloatArray]:
+            # One call of the rule gives residuals and derivatives, which are asked for one after the other.
+            key = place.tobytes()
+            if key not in known:
+                known.clear()
+                known[key] = self._residuals(rule, numbers, place[:count], float(place[count]))
+            return known[key]
+
+        try:
+            with np.errstate(all="ignore"):
+                found = least_squares(
+                    lambda place: at(place)[0],
+                    np.append(start, 0.0),
+                    lambda place: at(place)[1],
+                    bounds=([0.0] * count + [-np.inf], [1.0] * count + [np.inf]),
+                    max_nfev=_MOST_STEPS,
+                    ftol=_LEAST_GAIN,
+                )
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError, RuleError):
+            return None  # no finite loss here
+        return [float(each) for each in found.x[:count]]
+
+    def _residuals(
+        self, rule: Rule, numbers: Sequence[Parameter], units: FloatArray, factor: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return (R,) residuals and their (R, F + 1) derivatives by the numbers and the common factor."""
+        steps = np.where(units < 0.5, _STEP, -_STEP)
+        rows = np.vstack([units, units + np.diag(steps)])
+        values = {each.name: _values(each, rows[:, [place]]) for place, each in enumerate(numbers)}
+        ratio = np.asarray(rule(self._view, ParameterValues(values))) * self._view.param_fraction
+        predicted = np.clip(ratio, 0.0, _LARGEST) * math.exp(factor)
+        predicted = np.broadcast_to(predicted, (len(self._measured), len(rows), self._view.num_layers))
+        scale = 1.0 / math.sqrt(self._measured.size)
+        errors = scale * (np.log(predicted + self._tolerance) - self._measured[:, None, :])
+        errors = errors.swapaxes(0, 1).reshape(len(rows), -1)
+        by_number = (errors[1:] - errors[0]) / steps[:, None]
+        by_factor = scale * (predicted[:, 0] / (predicted[:, 0] + self._tolerance)).ravel()
+        derivatives = np.vstack([by_number, by_factor]).T
+        last = np.append(np.zeros(len(numbers)), _FACTOR)
+        return np.append(errors[0], _FACTOR * factor), np.vstack([derivatives, last])
+
+
+def _expression(tree: object) -> Node:
+    assert isinstance(tree, Node)  # templates whose slots are something else are refused when they are read
+    return tree
+
+
+def _values(parameter: Parameter, units: FloatArray) -> FloatArray:
+    """Return the values of numbers in [0, 1] on the parameter's own scale."""
+    low, high = parameter.low, parameter.high
+    return low * (high / low) ** units if parameter.scale == "log" else low + units * (high - low)

@@ -1,0 +1,52 @@
+"""Fitted candidates: their predicted loss is fitted to measured losses, their prices are set beside it.
+
+A fit says how losses compare with each other; what a loss costs in bits it cannot say. So a fitted rule first
+spends what is known to be about right, and enters with a few prices around that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from evolve.candidates import Candidate
+from evolve.search.base import Problem
+from evolve.search.calibration import calibrated, with_numbers_scaled
+
+#: Factors on the prices that a fitted structure enters with: what its parent spends is mostly too little.
+_FACTORS = (0.8, 1.25, 1.6)
+
+
+def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[Candidate]:
+    """Return a candidate with fitted numbers, at several prices; nothing where nothing can be fitted.
+
+    Args:
+        problem: Knows how to fit, and what candidates spend.
+        candidate: A rule as it was bred.
+        bits: Binary logarithm of the bits a weight to spend at the first price; NaN where nobody knows.
+    """
+    fitted = candidate if problem.fit is None else problem.fit(candidate)
+    if fitted == candidate:
+        return []
+    sweep = problem.templates[fitted.template].sweep
+    assert sweep is not None
+    (first,) = calibrated(problem, [fitted], bits, sweep.along)
+    prices = (sweep.parameter, *sweep.along)
+    family = [first, *(with_numbers_scaled(first, prices, factor) for factor in _FACTORS)]
+    return [_within_bounds(problem, each) for each in family]
+
+
+def fitted_newcomer(problem: Problem, candidate: Candidate) -> Candidate:
+    """Return a random rule with fitted numbers and equal prices; as it is where nothing can be fitted."""
+    fitted = candidate if problem.fit is None else problem.fit(candidate)
+    sweep = problem.templates[fitted.template].sweep
+    if sweep is None or not sweep.along:
+        return fitted
+    price = dict(fitted.parameters)[sweep.parameter]
+    parameters = tuple((name, price if name in sweep.along else value) for name, value in fitted.parameters)
+    return replace(fitted, parameters=parameters)
+
+
+def _within_bounds(problem: Problem, candidate: Candidate) -> Candidate:
+    bounds = {each.name: each for each in problem.templates[candidate.template].parameters_of(candidate)}
+    parameters = tuple((name, bounds[name].default) for name, _ in candidate.parameters)
+    return replace(candidate, parameters=parameters)

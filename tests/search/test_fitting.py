@@ -1,0 +1,88 @@
+"""Fitted structures enter with several prices, and a search that fits keeps the promises of all searches."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from evolve.candidates import Candidate
+from evolve.configuration import RunConfig
+from evolve.engine import search
+from evolve.search.calibration import spent_by
+from evolve.search.fitting import fitted_family, fitted_newcomer
+from evolve.setup import Setup, prepare_run
+from evolve.store import create_run
+
+
+@pytest.fixture(scope="module")
+def setup() -> Setup:
+    return prepare_run(RunConfig(datasets="suite", signals="gradient", population=60, fit=True))
+
+
+def two_pass(**parameters: float) -> Candidate:
+    slots = (
+        ("weight", "model.param_fraction"),
+        ("loss", "np.exp(-(p.rate * model.bits)) * (model.gradient_sensitivity + p.weight)"),
+        ("price", "spent"),
+    )
+    return Candidate("two_pass", slots, tuple(parameters.items()))
+
+
+START = two_pass(first_price=3.0, second_price=6.0, rate=0.05, weight=90.0)
+
+
+def test_a_family_has_one_loss_and_several_prices_around_the_bits_wanted(setup):
+    family = fitted_family(setup.problem, START, bits=3.9)
+    assert len(family) == 4
+    losses = {tuple(dict(each.parameters)[name] for name in ("rate", "weight")) for each in family}
+    assert len(losses) == 1
+    assert losses != {(0.05, 90.0)}
+    assert spent_by(setup.problem, family[0]) == pytest.approx(3.9, abs=0.05)
+    first, *others = [dict(each.parameters) for each in family]
+    assert first["second_price"] / first["first_price"] == pytest.approx(2.0, rel=0.01)
+    for each, factor in zip(others, (0.8, 1.25, 1.6), strict=True):
+        for name in ("first_price", "second_price"):
+            assert each[name] / first[name] == pytest.approx(factor, rel=0.01)
+
+
+def test_prices_of_random_rules_begin_equal(setup):
+    numbers = dict(fitted_newcomer(setup.problem, START).parameters)
+    assert numbers["first_price"] == numbers["second_price"] == 6.0
+    assert numbers["rate"] != 0.05
+
+
+def test_what_cannot_be_fitted_has_no_family(setup):
+    ladder = Candidate("ladder", (("clauses", ()), ("otherwise", "FP16")), ())
+    assert fitted_family(setup.problem, ladder, 3.9) == []
+    assert fitted_newcomer(setup.problem, ladder) == ladder
+    unfitted = prepare_run(RunConfig(datasets="suite", signals="gradient"))
+    assert fitted_family(unfitted.problem, START, 3.9) == []
+
+
+def test_where_losses_may_be_read_there_is_nothing_to_fit():
+    assert prepare_run(RunConfig(fit=True)).problem.fit is None
+
+
+@pytest.mark.parametrize("strategy", ["genetic", "hillclimb"])
+def test_a_search_that_fits_is_the_same_when_it_is_resumed(strategy, tmp_path):
+    config = RunConfig(
+        datasets="suite",
+        signals="metadata",
+        strategy=strategy,
+        population=50,
+        generations=4,
+        seed=5,
+        fit=True,
+    )
+    setup = prepare_run(config)
+    assert setup.resolved()["fit"] is True
+    whole = create_run("whole", setup.resolved(), tmp_path)
+    search(setup, whole)
+    parts = create_run("parts", setup.resolved(), tmp_path)
+    for _ in range(4):
+        search(prepare_run(config), parts, should_stop=lambda: True)
+    journals = [(each.path / "journal.jsonl").read_bytes() for each in (whole, parts)]
+    assert journals[0] == journals[1]
+    changes = [json.loads(line).get("change", "") for line in journals[0].splitlines()]
+    assert any("fitted" in each for each in changes)
