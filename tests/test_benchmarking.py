@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,9 @@ def test_the_report_is_listed_in_the_index(made: tuple[Path, BenchOutcome]) -> N
 def test_the_command_makes_the_same_plan(made: tuple[Path, BenchOutcome]) -> None:
     expected = "--strategies genetic,random --seeds 2 --evaluations 29 --datasets reference --population 8"
     assert expected in bench_command(made[1])
+    plan = made[1].plan
+    fitted = replace(made[1], plan=replace(plan, base={**plan.base, "copies": 2, "fit": True}))
+    assert bench_command(fitted).endswith("--population 8 --copies 2 --fit --name tiny")
 
 
 def outcome_of(shares: Mapping[str, Sequence[Sequence[float]]], dataset: Dataset, level: str) -> BenchOutcome:

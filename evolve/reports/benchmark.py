@@ -180,6 +180,8 @@ def bench_command(outcome: BenchOutcome) -> str:
         "--population",
         str(plan.config(plan.settings[0], 0).population),
     ]
+    words += ["--copies", str(plan.base["copies"])] if plan.base.get("copies") else []
+    words += ["--fit"] if plan.base.get("fit") else []
     return shlex.join([*words, "--name", plan.name])
 
 

@@ -74,6 +74,7 @@ class Contents:
         signals: The information level of the run.
         objective: What was maximised; empty for the cliff.
         copies: Altered copies of each model that the search had beside it.
+        fit: Whether it fitted predicted losses to measured ones.
         tied: Whether any model has tied layers.
         single_file: Whether one model served as train and valid.
         chosen_on_valid: Whether there is a valid split besides train.
@@ -102,6 +103,7 @@ class Contents:
     signals: str
     objective: str
     copies: int
+    fit: bool
     tied: bool
     single_file: bool
     chosen_on_valid: bool
@@ -150,6 +152,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         signals=setup.config.signals,
         objective="" if setup.arena.budgets is None else setup.config.objective,
         copies=setup.config.copies,
+        fit=setup.problem.fit is not None,
         tied=any(each.tied_layers for _, each in dataset.splits()),
         single_file=dataset.single_file,
         chosen_on_valid="valid" in splits,

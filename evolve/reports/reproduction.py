@@ -67,7 +67,7 @@ def run_command(config: RunConfig) -> str:
         flag = f"--{name.replace('_', '-')}"
         value = getattr(config, name)
         if flag not in words and (name in ("generations", "seed") or value != getattr(default, name)):
-            words += [flag, _argument(name, value)]
+            words += [flag] if value is True else [flag, _argument(name, value)]
     return shlex.join(words)
 
 

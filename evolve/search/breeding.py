@@ -115,7 +115,9 @@ class Breeder:
                     (operator,) = random.choices(names, weights)
                     made = apply_operator(operator, self._problem, noted)
                     if operator == "newcomer" and self._problem.fit is not None:
-                        made = replace(made, candidate=fitted_newcomer(self._problem, made.candidate))
+                        fitted = fitted_newcomer(self._problem, made.candidate)
+                        how = ", fitted to losses" if fitted != made.candidate else ""
+                        made = replace(made, candidate=fitted, change=made.change + how)
                     proposals.append(made)
                 return self._with_bits_of_best(proposals)
 

@@ -255,6 +255,8 @@ def test_command_names_only_what_is_not_the_default(run, suite):
     assert run_command(config) == (
         "python -m evolve run --generations 6 --seed 0 --operators structure=2.5,crossover=1 --start-from a,b"
     )
+    fitted = type(run.setup.config)(fit=True, copies=2)
+    assert run_command(fitted) == "python -m evolve run --generations 6 --seed 0 --copies 2 --fit"
 
 
 def test_versions_are_those_of_the_manifest(copy):
