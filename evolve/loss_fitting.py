@@ -19,7 +19,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from evolve.candidates import Candidate
 from evolve.errors import RuleError
@@ -95,6 +94,8 @@ class LossFit:
 
     def _fitted(self, rule: Rule, numbers: Sequence[Parameter]) -> list[float] | None:
         """Return the F numbers of least squares, in [0, 1] on their own scales; None where there are none."""
+        from scipy.optimize import least_squares
+
         count = len(numbers)
         start = np.clip([each.to_unit(each.default) for each in numbers], _STEP, 1.0 - _STEP)
         known: dict[bytes, tuple[FloatArray, FloatArray]] = {}

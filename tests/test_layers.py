@@ -72,6 +72,7 @@ evolve.python_source
 evolve.templates
 evolve.plugin_files
 evolve.rule_calls
+evolve.loss_fitting
 evolve.families
 evolve.evaluation
 evolve.results
@@ -85,6 +86,7 @@ evolve.search.plugin_operators
 evolve.search.operators
 evolve.search.rates
 evolve.search.calibration
+evolve.search.fitting
 evolve.search.refinement
 evolve.search.refiner
 evolve.search.numbers
