@@ -193,13 +193,9 @@ def read_sweep(described: object, parameters: Mapping[str, object], slots: Seque
     full = {"parameter": described} if isinstance(described, str) else described
     table = _check_keys(full, "sweep", "sweep")
     name = table.get("parameter")
-    if name not in parameters:
+    if not isinstance(name, str) or name not in parameters:
         words = f"one of {', '.join(parameters)}" if parameters else "a template with parameters"
         raise TemplateError("no such parameter", field="sweep", expected=words, found=name)
-    along = table.get("along", [])
-    if not isinstance(along, list) or not all(each in parameters for each in along):
-        words = f"some of {', '.join(parameters)}"
-        raise TemplateError("no such parameters", field="sweep.along", expected=words, found=along)
     if ("loss" in table) != ("weight" in table):
         raise TemplateError("bad sweep", field="sweep", expected="both loss and weight", found=described)
     for key, kind in (("loss", "table"), ("weight", "score")):
@@ -212,7 +208,22 @@ def read_sweep(described: object, parameters: Mapping[str, object], slots: Seque
     if len(numbers) < sum(each is not None for each in bounds) or numbers != sorted(set(numbers)):
         raise TemplateError("bad bounds", field="sweep", expected="numbers, low < high", found=described)
     low, high = bounds
-    return Sweep(str(name), low, high, table.get("loss", ""), table.get("weight", ""), tuple(along))
+    along = _read_along(table, parameters)
+    return Sweep(str(name), low, high, table.get("loss", ""), table.get("weight", ""), along)
+
+
+def _read_along(table: Mapping[str, Any], parameters: Mapping[str, object]) -> tuple[str, ...]:
+    """Return which parameters change by the same factor as the one that is swept."""
+    along = table.get("along", [])
+    if not isinstance(along, list) or not all(isinstance(each, str) and each in parameters for each in along):
+        words = f"a list of some of {', '.join(parameters)}"
+        raise TemplateError("no such parameters", field="sweep.along", expected=words, found=along)
+    for name in (table["parameter"], *along) if along else ():
+        described = parameters[name]
+        if not isinstance(described, dict) or described.get("scale") != "log":
+            words = "parameters on a log scale, which a factor can change together"
+            raise TemplateError("bad parameter", field="sweep.along", expected=words, found=name)
+    return tuple(along)
 
 
 def _own_body(header: dict[str, Any], body: str, file: Path) -> tuple[Template, dict[str, Any]]:

@@ -311,6 +311,13 @@ class TestHeaders:
         swept = found.template.sweep_of(found.candidate)
         assert (swept.name, swept.low, swept.high, swept.scale) == ("price", *bounds, "log")
 
+    def test_only_factors_change_along(self, tmp_path):
+        more = "[parameters.shift]\ndefault = 1.0\nlow = -3.0\nhigh = 3.0\n"
+        text = HEADER.format('sweep = { parameter = "price", along = ["shift"] }\n' + more)
+        (tmp_path / "mine.py.j2").write_text(text.replace("p.price *", "p.shift + p.price *"))
+        with pytest.raises(TemplateError, match=r"sweep.along: bad parameter; expected parameters on a log"):
+            load_plugin(tmp_path / "mine.py.j2")
+
     def test_between_which_slots_it_trades(self, tmp_path):
         two_pass = general_templates()["two_pass"].sweep
         assert (two_pass.loss, two_pass.weight, two_pass.along) == ("loss", "weight", ("first_price",))
@@ -335,6 +342,8 @@ class TestHeaders:
             ('sweep = { parameter = "price", step = 3 }', "unknown key"),
             ('sweep = { parameter = "price", along = "price" }', "sweep.along: no such parameters"),
             ('sweep = { parameter = "price", along = ["prize"] }', "sweep.along: no such parameters"),
+            ('sweep = { parameter = "price", along = [["price"]] }', "sweep.along: no such parameters"),
+            ('sweep = { parameter = ["price"] }', "sweep: no such parameter"),
             ('sweep = { parameter = "price", loss = "loss" }', "expected both loss and weight"),
             (
                 'sweep = { parameter = "price", loss = "loss", weight = "weight" }',

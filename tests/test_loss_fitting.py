@@ -78,7 +78,8 @@ def test_what_foretells_nothing_is_left_alone():
     ladder = Candidate("ladder", (("clauses", ()), ("otherwise", "FP16")), ())
     without_numbers = weighted("model.param_fraction", "np.exp(-model.bits)")
     never_finite = weighted("model.param_fraction", "np.log(-(p.rate * model.bits))", rate=0.5)
-    for each in (ladder, without_numbers, never_finite):
+    above_its_level = weighted("model.param_fraction", "p.weight * model.loss", weight=0.5)
+    for each in (ladder, without_numbers, never_finite, above_its_level):
         assert fit(each) == each
 
 
