@@ -116,7 +116,7 @@ class Breeder:
                     made = apply_operator(operator, self._problem, noted)
                     if operator == "newcomer" and self._problem.fit is not None:
                         fitted = fitted_newcomer(self._problem, made.candidate)
-                        how = ", fitted to losses" if fitted != made.candidate else ""
+                        how = ", its numbers set by fit and price" if fitted != made.candidate else ""
                         made = replace(made, candidate=fitted, change=made.change + how)
                     proposals.append(made)
                 return self._with_bits_of_best(proposals)

@@ -36,7 +36,7 @@ def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[C
 
 
 def fitted_newcomer(problem: Problem, candidate: Candidate) -> Candidate:
-    """Return a random rule with fitted numbers and equal prices; as it is where nothing can be fitted."""
+    """Return a random rule with equal prices, and with fitted numbers where it has any to fit."""
     fitted = candidate if problem.fit is None else problem.fit(candidate)
     sweep = problem.templates[fitted.template].sweep
     if sweep is None or not sweep.along:

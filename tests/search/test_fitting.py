@@ -85,4 +85,4 @@ def test_a_search_that_fits_is_the_same_when_it_is_resumed(strategy, tmp_path):
     journals = [(each.path / "journal.jsonl").read_bytes() for each in (whole, parts)]
     assert journals[0] == journals[1]
     changes = [json.loads(line).get("change", "") for line in journals[0].splitlines()]
-    assert any(", fitted to losses" in each for each in changes if each.startswith("a random"))
+    assert any("its numbers set by fit and price" in each for each in changes if each.startswith("a random"))
