@@ -24,7 +24,7 @@ from evolve.candidates import Candidate
 from evolve.errors import RuleError
 from evolve.expressions import Node
 from evolve.heuristics import ParameterValues, Rule
-from evolve.parameters import Parameter
+from evolve.parameters import Parameter, Sweep
 from evolve.profiles import ModelProfile
 from evolve.python_source import compile_rule
 from evolve.scoring import THRESHOLD
@@ -40,6 +40,8 @@ _TOLERANCE = 0.1
 _FACTOR = 0.1
 #: Significant digits of a fitted number.
 _DIGITS = 4
+#: Steps to the common factor that suits a predicted loss best at most, how long one is, and when it ends.
+_MOST_ROUNDS, _LONGEST_STEP, _SHORTEST_STEP = 30, 2.0, 1e-4
 #: Evaluations of the least-squares fit at most, and the relative gain below which it ends.
 _MOST_STEPS, _LEAST_GAIN = 12, 1e-3
 #: Step of the finite differences, in parts of a number's range.
@@ -83,14 +85,48 @@ class LossFit:
         numbers = [each for each in template.parameters_of(candidate) if each.name in names]
         if not numbers:
             return candidate
-        loss, weight = (dict(candidate.slots)[name] for name in slots)
-        rule = _compiled(f"def allocate(model, p):\n    return ({loss}) / ({weight})\n", "<predicted loss>")
-        units = self._fitted(rule, numbers)
+        units = self._fitted(_loss_rule(candidate, template.sweep), numbers)
         if units is None:
             return candidate
         fitted = {each.name: each.from_unit(unit, _DIGITS) for each, unit in zip(numbers, units, strict=True)}
         parameters = tuple((name, fitted.get(name, value)) for name, value in candidate.parameters)
         return replace(candidate, parameters=parameters)
+
+    def error(self, candidate: Candidate) -> float:
+        """Return how far a candidate's predicted loss is from the measured one, up to a common factor.
+
+        It is the root mean square of the difference of logarithms; infinite where no loss is predicted.
+        """
+        sweep = self._templates[candidate.template].sweep
+        if sweep is None or not sweep.loss:
+            return math.inf
+        values = {name: np.array([[value]]) for name, value in candidate.parameters}
+        try:
+            with np.errstate(all="ignore"):
+                predicted = self._predicted(_loss_rule(candidate, sweep), values, 1)[:, 0, :]
+                found = self._error(predicted)
+        except (ValueError, ArithmeticError, RuleError):
+            return math.inf
+        return found if math.isfinite(found) else math.inf
+
+    def _error(self, predicted: FloatArray) -> float:
+        """Return the error of (K, N) predicted losses at the best factor, found by Gauss-Newton steps."""
+        factor = 0.0
+        for _ in range(_MOST_ROUNDS):
+            scaled = predicted * math.exp(factor)
+            errors = np.log(scaled + self._tolerance) - self._measured
+            slopes = scaled / (scaled + self._tolerance)
+            step = -float((errors * slopes).mean() / (slopes * slopes).mean())
+            if not abs(step) > _SHORTEST_STEP:
+                break
+            factor += min(_LONGEST_STEP, max(-_LONGEST_STEP, step))
+        return float(np.sqrt((errors**2).mean()))
+
+    def _predicted(self, rule: Rule, values: Mapping[str, FloatArray], count: int) -> FloatArray:
+        """Return (K, P, N) predicted losses for (P, 1) values of each number, P being the count."""
+        ratio = np.asarray(rule(self._view, ParameterValues(values))) * self._view.param_fraction
+        shape = (len(self._measured), count, self._view.num_layers)
+        return np.broadcast_to(np.clip(ratio, 0.0, _LARGEST), shape)
 
     def _fitted(self, rule: Rule, numbers: Sequence[Parameter]) -> list[float] | None:
         """Return the F numbers of least squares, in [0, 1] on their own scales; None where there are none."""
@@ -129,9 +165,7 @@ class LossFit:
         steps = np.where(units < 0.5, _STEP, -_STEP)
         rows = np.vstack([units, units + np.diag(steps)])
         values = {each.name: _values(each, rows[:, [place]]) for place, each in enumerate(numbers)}
-        ratio = np.asarray(rule(self._view, ParameterValues(values))) * self._view.param_fraction
-        predicted = np.clip(ratio, 0.0, _LARGEST) * math.exp(factor)
-        predicted = np.broadcast_to(predicted, (len(self._measured), len(rows), self._view.num_layers))
+        predicted = self._predicted(rule, values, len(rows)) * math.exp(factor)
         scale = 1.0 / math.sqrt(self._measured.size)
         errors = scale * (np.log(predicted + self._tolerance) - self._measured[:, None, :])
         errors = errors.swapaxes(0, 1).reshape(len(rows), -1)
@@ -140,6 +174,12 @@ class LossFit:
         derivatives = np.vstack([by_number, by_factor]).T
         last = np.append(np.zeros(len(numbers)), _FACTOR)
         return np.append(errors[0], _FACTOR * factor), np.vstack([derivatives, last])
+
+
+def _loss_rule(candidate: Candidate, sweep: Sweep) -> Rule:
+    """Return what a candidate predicts as a rule: loss per weight."""
+    loss, weight = (dict(candidate.slots)[name] for name in (sweep.loss, sweep.weight))
+    return _compiled(f"def allocate(model, p):\n    return ({loss}) / ({weight})\n", "<predicted loss>")
 
 
 def _expression(tree: object) -> Node:

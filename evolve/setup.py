@@ -31,8 +31,9 @@ from evolve.signals import LEVELS
 from evolve.templates import Template
 from evolve.views import measured_everywhere
 
-#: Rules that allocate alike on so many train models count as alike.
-_PROBES = 4
+#: Rules that allocate alike on so many train models count as alike. What is fitted is alike in much, and
+#: would pass for known on four models that are far from enough to tell good rules apart.
+_PROBES, _PROBES_FITTED = 4, 16
 #: Predicted losses are fitted on the first train models with so many layers: hundreds tell a dozen numbers.
 _FITTED_LAYERS = 750
 #: What resolving adds to a configuration.
@@ -126,7 +127,8 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
     templates = _templates_in_use(catalogue, list(seeds.values()), swept=budgets is not None)
     present = {name for each in dataset.train for name in each.layer_type}
     types = tuple(name for name in LAYER_TYPES if name in present)
-    probe = Arena(dataset.train[:_PROBES], config.signals, budgets)
+    fit = _loss_fit(config, dataset, templates)
+    probe = Arena(dataset.train[: _PROBES if fit is None else _PROBES_FITTED], config.signals, budgets)
     problem = Problem(
         tuple(seeds.values()),
         templates,
@@ -142,7 +144,7 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
         partial(spending, templates=templates, probe=probe),
         weights,
         {name: each for name, each in catalogue.operators.items() if name in weights},
-        _loss_fit(config, dataset, templates),
+        fit,
     )
     arena = SearchArena(dataset, config.signals, budgets, config.copies)
     return Setup(config, dataset, catalogue, problem, arena)

@@ -91,6 +91,7 @@ evolve.search.refinement
 evolve.search.refiner
 evolve.search.numbers
 evolve.search.breeding
+evolve.search.well_fitted
 evolve.search.genetic
 evolve.search.hillclimb
 evolve.search.islands

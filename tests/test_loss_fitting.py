@@ -108,3 +108,23 @@ def sorted_like(template, candidate):
     """Return the parameters of a candidate in the order that its template names them."""
     values = dict(candidate.parameters)
     return [(each.name, values[each.name]) for each in template.parameters_of(candidate)]
+
+
+def test_the_error_is_what_is_left_at_the_best_factor():
+    models = with_losses(lambda gradient, bits: 0.4 * np.exp(-0.3 * bits) * gradient)
+    fit = LossFit(models, "gradient", TEMPLATES)
+    loss = "p.weight * np.exp(-(p.rate * model.bits)) * model.gradient_sensitivity"
+    right, scaled, steep = (
+        weighted("model.param_fraction", loss, weight=weight, rate=rate)
+        for weight, rate in ((0.4, 0.3), (4000.0, 0.3), (0.4, 0.4))
+    )
+    assert fit.error(right) < 1e-3
+    assert fit.error(scaled) == pytest.approx(fit.error(right), abs=1e-3)
+    assert fit.error(fit(steep)) < 0.05 < fit.error(steep)
+
+
+def test_what_predicts_nothing_or_nothing_finite_has_an_infinite_error():
+    fit = LossFit(MODELS, "gradient", TEMPLATES)
+    assert fit.error(Candidate("ladder", (("clauses", ()), ("otherwise", "FP16")))) == math.inf
+    undefined = "np.log(-model.num_params) * model.bits"
+    assert fit.error(weighted("model.param_fraction", undefined)) == math.inf

@@ -31,6 +31,16 @@ OPERATORS: Mapping[str, float] = {
 RESOLUTION = 1e-6
 
 
+class Fit(Protocol):
+    """What fits predicted losses to measured ones."""
+
+    def __call__(self, candidate: Candidate, /) -> Candidate:
+        """Return a candidate with the numbers of its predicted loss fitted; as it is where there are none."""
+
+    def error(self, candidate: Candidate) -> float:
+        """Return how far a candidate's predicted loss is from the measured one; infinite without one."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a strategy searches.
@@ -60,7 +70,7 @@ class Problem:
     spending: Callable[[Sequence[Candidate], str, FloatArray, Sequence[str]], FloatArray]
     operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
     plugins: Mapping[str, OperatorPlugin] = field(default_factory=dict)
-    fit: Callable[[Candidate], Candidate] | None = None
+    fit: Fit | None = None
 
 
 #: Rounds of proposals a strategy makes to find rules that allocate in a new way.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,12 +71,15 @@ class Breeder:
         self._refiner = Refiner(self._problem)
         self._best = None
 
-    def breed(self, select: Select, pool: Sequence[Scored]) -> list[Offspring]:
+    def breed(
+        self, select: Select, pool: Sequence[Scored], well_fitted: Collection[str] = ()
+    ) -> list[Offspring]:
         """Return one generation of offspring.
 
         Args:
             select: Draws a parent; called while Python's global generator is seeded.
             pool: What is worth refining.
+            well_fitted: Ids of the structures among these whose predicted loss is near the measured one.
         """
         population, shares = self._problem.population, self._rates.shares()
         if len(shares) == 1:
@@ -87,6 +90,7 @@ class Breeder:
             pool,
             min(most, round(shares.get("refine", 0.0) * population)),
             lambda: self._seeds.draw(1)[0],
+            well_fitted,
         )
         self._novelty.add([each.candidate for each in refined])
         self._parents = {each.candidate.id: each for each in (*pool, *self._refiner.best)}
@@ -147,7 +151,8 @@ class Breeder:
         parent = self._parents.get(first.parents[0])
         # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
         bits = math.nan if parent is None else spent_by(self._problem, parent.candidate)
-        drawn = fitted_family(self._problem, first.candidate, bits)[: _BROOD - 1]
+        target = bits if self._problem.fit is None else self._bits_of_best(bits)
+        drawn = fitted_family(self._problem, first.candidate, target)[: _BROOD - 1]
         how = "fitted to losses: " if drawn else ""
         if not drawn:
             kept = {} if parent is None else dict(parent.candidate.parameters)
@@ -158,12 +163,15 @@ class Breeder:
             replace(first, candidate=each, change=change) for each, change in zip(drawn, changes, strict=True)
         ]
 
+    def _bits_of_best(self, otherwise: float) -> float:
+        return otherwise if self._best is None else spent_by(self._problem, self._best.candidate)
+
     def _with_bits_of_best(self, proposals: list[Offspring]) -> list[Offspring]:
         """Let random rules spend as many bits as the best rule so far."""
         random_rules = any(each.operator == "newcomer" for each in proposals)
         if self._best is None or not random_rules or self._problem.population < _LEAST_REFINED:
             return proposals
-        bits = spent_by(self._problem, self._best.candidate)
+        bits = self._bits_of_best(math.nan)
         return [
             replace(each, candidate=self._spending(each.candidate, bits))
             if each.operator == "newcomer"

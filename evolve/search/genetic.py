@@ -13,6 +13,7 @@ from evolve.candidates import Offspring, Scored
 from evolve.search.base import Novelty, Problem, rank_key
 from evolve.search.breeding import Breeder
 from evolve.search.operators import Select
+from evolve.search.well_fitted import WellFitted
 
 #: The elites, from which parents are drawn, are as many as the population divided by this.
 _ELITE_SHARE = 3
@@ -25,6 +26,8 @@ _TIRES = 40.0
 _LEAST_NICHE = 3
 #: Structures that wait to be refined, elites or not: a structure is good only once its numbers are.
 _PROMISING = 100
+#: Part of the parents that are structures of a well-fitted loss, where losses are fitted.
+_FITTED_PARENTS = 0.5
 #: Generations of random rules that an epoch begins with at most, and how many rules suffice.
 _LONGEST, _OPENING = 10, 1000
 #: A search starts anew after so many generations in which the gap that its best rule leaves to the optimum
@@ -71,6 +74,7 @@ class Genetic:
         self._restarts = novelty is None
         self._elites: list[Scored] = []
         self._promising: list[Scored] = []
+        self._fitted = WellFitted(problem)
         self._legacy: list[Scored] = []
         self._varied: dict[str, int] = {}
         self._epoch = 0
@@ -93,7 +97,8 @@ class Genetic:
             return self._breeder.begin_anew() if self._epoch or self._elites else self._breeder.begin()
         if not self._elites:
             return self._breeder.begin()
-        return self._breeder.breed(self._selection(), [*self._elites, *self._promising])
+        pool = [*self._elites, *self._promising, *self._fitted.members]
+        return self._breeder.breed(self._selection(), pool, self._fitted.structures)
 
     def _selection(self) -> Select:
         niches: dict[str, list[_Individual]] = {}
@@ -114,12 +119,16 @@ class Genetic:
         weights = [1.0 / (place + 1.0) for place in range(len(pools))]
 
         def select() -> Scored:
-            (pool,) = random.choices(pools, weights)
-            merits = [
-                1.0 / (1.0 + place) / (1.0 + self._varied.get(each.scored.candidate.id, 0) / _TIRES)
-                for place, each in enumerate(pool)
-            ]
-            chosen = random.choices(pool, merits)[0].scored
+            if self._fitted.members and random.random() < _FITTED_PARENTS:
+                tired = {name: 1.0 + times / _TIRES for name, times in self._varied.items()}
+                chosen = self._fitted.draw(tired)
+            else:
+                (pool,) = random.choices(pools, weights)
+                merits = [
+                    1.0 / (1.0 + place) / (1.0 + self._varied.get(each.scored.candidate.id, 0) / _TIRES)
+                    for place, each in enumerate(pool)
+                ]
+                chosen = random.choices(pool, merits)[0].scored
             self._varied[chosen.candidate.id] = self._varied.get(chosen.candidate.id, 0) + 1
             return chosen
 
@@ -157,6 +166,7 @@ class Genetic:
         self._idle, self._gap = 0, math.inf
         self._opening = self._opening_generations
         self._elites, self._promising, self._varied = [], [], {}
+        self._fitted = WellFitted(self._problem)
         if self._epoch % (_FRESH_EPOCHS + 1) == _FRESH_EPOCHS:
             self._opening = 0
             self.welcome(self._legacy)
@@ -173,6 +183,7 @@ class Genetic:
         pool = {each.candidate.id: each for each in (*self._promising, *immigrants)}
         ranked = sorted(pool.values(), key=rank_key, reverse=True)
         self._promising = _first_of(ranked, lambda each: each.candidate.structure, 1)[:_PROMISING]
+        self._fitted.welcome(immigrants)
 
     def _survivors(self, ranked: list[Scored]) -> list[Scored]:
         if not self._has_niches:
@@ -186,6 +197,7 @@ class Genetic:
             "breeder": self._breeder.state(),
             "elites": [each.candidate.id for each in self._elites],
             "promising": [each.candidate.id for each in self._promising],
+            "fitted": self._fitted.state(),
             "legacy": [each.candidate.id for each in self._legacy],
             "varied": dict(self._varied),
             "epoch": self._epoch,
@@ -199,6 +211,7 @@ class Genetic:
         self._breeder.restore(state["breeder"], archive)
         self._elites = [archive[each] for each in state["elites"]]
         self._promising = [archive[each] for each in state["promising"]]
+        self._fitted.restore(state["fitted"], archive)
         self._legacy = [archive[each] for each in state["legacy"]]
         self._varied = dict(state["varied"])
         self._epoch = state["epoch"]

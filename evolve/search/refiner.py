@@ -11,7 +11,7 @@ the spirit of successive halving (Jamieson & Talwalkar 2016) and of predictions 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
@@ -29,6 +29,8 @@ _STAGE, _LONGER, _LONGEST = 20, 2, 320
 #: How much rather the best of the new structures are begun with: the power of a uniform draw of the rank.
 #: Of so many drawn the simplest is taken.
 _BEST_FIRST, _DRAWN = 3, 3
+#: Part of the new structures that are well-fitted ones.
+_FITTED_SHARE = 0.5
 #: Refinements kept between stages; others begin anew from the best there is.
 _KEPT = 30
 #: Spread of the first samples: that of the gap to the optimum, within these bounds. A structure that is good
@@ -36,6 +38,8 @@ _KEPT = 30
 _NARROW, _WIDE = 0.01, 0.05
 #: The same where a structure was refined before.
 _SPREAD_AGAIN = 0.02
+#: The same where numbers were fitted: they are near the best ones, and prices decide by a few per cent.
+_SPREAD_FITTED = 0.003
 #: Times that a structure is refined to the end. Shares of the optimum are rugged: by turns it is refined
 #: again from where it is, by generations twice as large, as in IPOP-CMA-ES (Auger and Hansen 2005), and
 #: from the best of so many samples around it.
@@ -83,17 +87,25 @@ class Refiner:
         self._records: dict[str, _Record] = {}
         self._asked: list[str] = []
 
-    def ask(self, pool: Sequence[Scored], wanted: int, draw_seed: Callable[[], int]) -> list[Offspring]:
+    def ask(
+        self,
+        pool: Sequence[Scored],
+        wanted: int,
+        draw_seed: Callable[[], int],
+        well_fitted: Collection[str] = (),
+    ) -> list[Offspring]:
         """Return up to so many samples; fewer where there is little left to refine.
 
         Args:
             pool: The candidates that are worth refining; the best of a structure counts.
             wanted: How many samples at most.
             draw_seed: Draws the seed of a new refinement.
+            well_fitted: Ids of structures whose predicted loss is near the measured one. Half of those that
+                are begun with are of these, as long as there are any.
         """
         if wanted > 0:
             self._end_stages()
-            self._choose(pool, wanted, draw_seed)
+            self._choose(pool, wanted, draw_seed, well_fitted)
         samples: list[Offspring] = []
         self._asked = []
         for name, refinement in list(self._running.items()):
@@ -125,13 +137,20 @@ class Refiner:
         kept = sorted(self._resting, key=lambda name: self._records[name].promise, reverse=True)[:_KEPT]
         self._resting = {name: self._resting[name] for name in kept}
 
-    def _choose(self, pool: Sequence[Scored], wanted: int, draw_seed: Callable[[], int]) -> None:
+    def _choose(
+        self,
+        pool: Sequence[Scored],
+        wanted: int,
+        draw_seed: Callable[[], int],
+        well_fitted: Collection[str],
+    ) -> None:
         """Let so many be at work that they want the samples: half of them structures never refined before."""
         best: dict[str, Scored] = {}
         for each in sorted(pool, key=rank_key, reverse=True):
             if each.candidate.parameters and each.evaluation.status == "ok":
                 best.setdefault(structure_id(each.candidate), each)
         new = _in_turns({name: each for name, each in best.items() if name not in self._records})
+        fitted = [name for name in best if name in well_fitted and name not in self._records]
         known = [name for name in self._records if name not in self._running and self._may_go_on(name, best)]
         known.sort(key=lambda name: self._records[name].promise, reverse=True)
         while (new or known) and (
@@ -141,14 +160,18 @@ class Refiner:
             if new and (2 * begun <= len(self._running) or not known):
                 seed = draw_seed() % 2**32
                 random = np.random.default_rng(seed)
-                drawn = [new[int(len(new) * rank)] for rank in random.random(_DRAWN) ** _BEST_FIRST]
-                name = min(drawn, key=lambda name: best[name].evaluation.complexity)
+                if fitted and random.random() < _FITTED_SHARE:
+                    name = fitted[int(len(fitted) * random.random() ** _BEST_FIRST)]
+                else:
+                    drawn = [new[int(len(new) * rank)] for rank in random.random(_DRAWN) ** _BEST_FIRST]
+                    name = min(drawn, key=lambda name: best[name].evaluation.complexity)
                 new.remove(name)
+                fitted = [each for each in fitted if each != name]
                 self._records[name] = _Record([best[name].evaluation.objective], seed=seed)
             else:
                 name = known.pop(0)
             rested = self._resting.pop(name, None)
-            self._running[name] = rested or self._begin(name, best[name])
+            self._running[name] = rested or self._begin(name, best[name], name in well_fitted)
             self._records[name].begin_stage()
 
     def _may_go_on(self, name: str, best: Mapping[str, Scored]) -> bool:
@@ -158,11 +181,12 @@ class Refiner:
         better = name in best and best[name].evaluation.objective > record.reached[-1]
         return better or (name in best and record.rounds < _ROUNDS)
 
-    def _begin(self, name: str, scored: Scored) -> Refinement:
+    def _begin(self, name: str, scored: Scored, well_fitted: bool) -> Refinement:
         template = self._problem.templates[scored.candidate.template]
         record = self._records[name]
         gap = 1.0 - scored.evaluation.objective
-        refinement = Refinement(template, scored, record.seed, min(_WIDE, max(_NARROW, gap)))
+        spread = _SPREAD_FITTED if well_fitted else min(_WIDE, max(_NARROW, gap))
+        refinement = Refinement(template, scored, record.seed, spread)
         if record.stages == 0:
             return refinement
         seed = (record.seed + record.rounds) % 2**32

@@ -60,6 +60,17 @@ def test_what_cannot_be_fitted_has_no_family(setup):
     assert fitted_family(unfitted.problem, START, 3.9) == []
 
 
+def test_rules_that_differ_on_any_of_sixteen_models_are_told_apart_where_losses_are_fitted(setup):
+    """Good rules allocate alike on the first four."""
+    unfitted = prepare_run(RunConfig(datasets="suite", signals="gradient")).problem
+    rules = [two_pass(first_price=200.0, second_price=price, rate=0.45, weight=0.9) for price in (13.0, 13.2)]
+
+    def marks(problem):
+        return len({behaviour for behaviour, _ in problem.fingerprint(rules)})
+
+    assert (marks(unfitted), marks(setup.problem)) == (1, 2)
+
+
 def test_where_losses_may_be_read_there_is_nothing_to_fit():
     assert prepare_run(RunConfig(fit=True)).problem.fit is None
 
