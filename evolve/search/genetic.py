@@ -120,7 +120,8 @@ class Genetic:
 
         def select() -> Scored:
             if self._fitted.members and random.random() < _FITTED_PARENTS:
-                tired = {name: 1.0 + times / _TIRES for name, times in self._varied.items()}
+                names = [each.candidate.id for each in self._fitted.members]
+                tired = {name: 1.0 + self._varied.get(name, 0) / _TIRES for name in names}
                 chosen = self._fitted.draw(tired)
             else:
                 (pool,) = random.choices(pools, weights)

@@ -6,7 +6,8 @@ them a structure waits for another turn. Half of the places go to structures tha
 better ones rather. The other half go to those that promise most: what they have reached, and once more
 what the last stage has gained. So one that rises from far below is followed for as long as it rises, in
 the spirit of successive halving (Jamieson & Talwalkar 2016) and of predictions from learning curves
-(Domhan, Springenberg & Hutter 2015).
+(Domhan, Springenberg & Hutter 2015). Where losses are fitted, half of the new ones are well-fitted
+structures, whatever they reach: `evolve.search.well_fitted`.
 """
 
 from __future__ import annotations
