@@ -112,6 +112,17 @@ def rank_key(scored: Scored) -> tuple[float, int]:
     return objective_bucket(scored.evaluation.objective), -scored.evaluation.complexity
 
 
+def first_of(ranked: Sequence[Scored], kind: Callable[[Scored], object], count: int) -> list[Scored]:
+    """Return the first so many of each kind, in the order given."""
+    seen: dict[object, int] = {}
+    first = []
+    for each in ranked:
+        seen[kind(each)] = seen.get(kind(each), 0) + 1
+        if seen[kind(each)] <= count:
+            first.append(each)
+    return first
+
+
 class Novelty:
     """Knows which allocations were tried, so that no evaluation is spent on one twice.
 

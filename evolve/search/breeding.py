@@ -151,6 +151,7 @@ class Breeder:
         parent = self._parents.get(first.parents[0])
         # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
         bits = math.nan if parent is None else spent_by(self._problem, parent.candidate)
+        # Fitted losses are of one scale, so there the best rule knows better.
         target = bits if self._problem.fit is None else self._bits_of_best(bits)
         drawn = fitted_family(self._problem, first.candidate, target)[: _BROOD - 1]
         how = "fitted to losses: " if drawn else ""

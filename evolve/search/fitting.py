@@ -12,7 +12,7 @@ from evolve.candidates import Candidate
 from evolve.search.base import Problem
 from evolve.search.calibration import calibrated, with_numbers_scaled
 
-#: Factors on the prices that a fitted structure enters with: what its parent spends is mostly too little.
+#: Factors on the prices that a fitted structure enters with: what the best rule spends is mostly too little.
 _FACTORS = (0.8, 1.25, 1.6)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deap import tools
 
 from evolve.candidates import Offspring, Scored
-from evolve.search.base import Novelty, Problem, rank_key
+from evolve.search.base import Novelty, Problem, first_of, rank_key
 from evolve.search.breeding import Breeder
 from evolve.search.operators import Select
 from evolve.search.well_fitted import WellFitted
@@ -162,7 +162,7 @@ class Genetic:
         What one epoch has settled on is often a local optimum, and the way out of it leads through rules
         that were tried already; so an epoch knows nothing of what was tried before.
         """
-        self._legacy += _first_of(self._elites, lambda each: each.candidate.structure, 1)[:_LEGACY]
+        self._legacy += first_of(self._elites, lambda each: each.candidate.structure, 1)[:_LEGACY]
         self._epoch += 1
         self._idle, self._gap = 0, math.inf
         self._opening = self._opening_generations
@@ -183,14 +183,14 @@ class Genetic:
         self._elites = self._survivors(working or ranked)
         pool = {each.candidate.id: each for each in (*self._promising, *immigrants)}
         ranked = sorted(pool.values(), key=rank_key, reverse=True)
-        self._promising = _first_of(ranked, lambda each: each.candidate.structure, 1)[:_PROMISING]
+        self._promising = first_of(ranked, lambda each: each.candidate.structure, 1)[:_PROMISING]
         self._fitted.welcome(immigrants)
 
     def _survivors(self, ranked: list[Scored]) -> list[Scored]:
         if not self._has_niches:
             return ranked[: self.elites]
-        ranked = _first_of(ranked, lambda each: each.candidate.structure, 1)
-        return _first_of(ranked, lambda each: each.candidate.template, _NICHE)
+        ranked = first_of(ranked, lambda each: each.candidate.structure, 1)
+        return first_of(ranked, lambda each: each.candidate.template, _NICHE)
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON."""
@@ -219,14 +219,3 @@ class Genetic:
         self._opening = state["opening"]
         self._idle = state["idle"]
         self._gap = math.inf if state["gap"] is None else state["gap"]
-
-
-def _first_of(ranked: Sequence[Scored], kind: Callable[[Scored], object], count: int) -> list[Scored]:
-    """Return the first so many of each kind, in the order given."""
-    seen: dict[object, int] = {}
-    first = []
-    for each in ranked:
-        seen[kind(each)] = seen.get(kind(each), 0) + 1
-        if seen[kind(each)] <= count:
-            first.append(each)
-    return first

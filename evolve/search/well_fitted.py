@@ -13,8 +13,8 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from evolve.candidates import Candidate, Scored
-from evolve.search.base import Problem, rank_key
+from evolve.candidates import Scored
+from evolve.search.base import Problem, first_of, rank_key
 from evolve.search.refiner import structure_id
 
 #: A loss is near what was measured if its error is at most so many times that of the best few.
@@ -57,19 +57,13 @@ class WellFitted:
             return
         near = [name for name in pool if errors[name] <= _NEAR * least[-1]]
         near.sort(key=lambda name: rank_key(pool[name]), reverse=True)
-        taken: dict[object, int] = {}
-        kept = []
-        for name in near:
-            price = self._besides_loss(pool[name].candidate)
-            taken[price] = taken.get(price, 0) + 1
-            if taken[price] <= _OF_A_PRICE:
-                kept.append(name)
-        kept = kept[:_PLACES]
-        self.members = [pool[name] for name in kept]
-        self._errors = {name: errors[name] for name in kept}
+        self.members = first_of([pool[name] for name in near], self._besides_loss, _OF_A_PRICE)[:_PLACES]
+        names = [structure_id(each.candidate) for each in self.members]
+        self._errors = {name: errors[name] for name in names}
 
-    def _besides_loss(self, candidate: Candidate) -> object:
+    def _besides_loss(self, scored: Scored) -> object:
         """Return what a candidate consists of beside its predicted loss."""
+        candidate = scored.candidate
         sweep = self._problem.templates[candidate.template].sweep
         assert sweep is not None  # what predicts no loss has no error that is finite
         others = [slot for slot in candidate.slots if slot[0] not in (sweep.loss, sweep.weight)]
