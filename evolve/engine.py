@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -135,7 +136,7 @@ def search(
         _restore(strategy, snapshot, archive, store)
     generation = 0 if snapshot is None else snapshot.generation
     finished = snapshot is not None and snapshot.finished
-    with make_executor(setup.arena, workers) as executor:
+    with make_executor(setup.arena, workers) as executor, _single_threaded():
         while not finished:
             asked = strategy.ask()
             offspring = within_limit(asked, archive, setup.config.evaluations)
@@ -164,6 +165,17 @@ def search(
     if finished and outcome.champion is not None:
         store.write("champion.json", scored_to_json(outcome.champion))
     return outcome
+
+
+def _single_threaded() -> AbstractContextManager[object]:
+    """Let linear algebra use one thread: its matrices are small, and more threads wait for each other.
+
+    Fits of losses take four times as long with two. Nor can what is found depend on how many there are.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limited: AbstractContextManager[object] = threadpool_limits(limits=1)
+    return limited
 
 
 def _summarise(

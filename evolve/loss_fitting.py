@@ -36,6 +36,8 @@ FloatArray = NDArray[np.float64]
 #: Losses matter down to this part of what each layer may lose where all lose alike and the cliff is just
 #: reached. Relative errors count above it, absolute ones below.
 _TOLERANCE = 0.1
+#: What a loss weighs in formats that are not next to the best one: a form cannot be right everywhere.
+_ELSEWHERE = 0.01
 #: How dear a common factor of all losses is: a price can take it up, but prices then compare less well.
 _FACTOR = 0.1
 #: Significant digits of a fitted number.
@@ -61,17 +63,33 @@ class LossFit:
         profiles: The models; those with the formats of the first are used.
         level: The information level that rules may read.
         templates: The code templates, by name.
+        allocations: What each model is best allocated, as format indices. Losses count where a rule has to
+            choose: in these formats and their neighbours. Everywhere alike where nobody knows.
     """
 
     def __init__(
-        self, profiles: Sequence[ModelProfile], level: str, templates: Mapping[str, Template]
+        self,
+        profiles: Sequence[ModelProfile],
+        level: str,
+        templates: Mapping[str, Template],
+        allocations: Sequence[NDArray[np.uint8]] | None = None,
     ) -> None:
-        alike = [each for each in profiles if each.formats == profiles[0].formats]
-        self._view = ModelView(alike, level)
+        # Loaded where it is needed, but before a search limits the threads of what is loaded.
+        from scipy.optimize import least_squares
+
+        self._least_squares = least_squares
+        alike = [place for place, each in enumerate(profiles) if each.formats == profiles[0].formats]
+        models = [profiles[place] for place in alike]
+        self._view = ModelView(models, level)
         self._templates = templates
         self._tolerance = -math.log(THRESHOLD) * _TOLERANCE / self._view.depth
-        losses = ModelView(alike, "curves").loss[:, 0, :]
+        losses = ModelView(models, "curves").loss[:, 0, :]
         self._measured = np.log(losses + self._tolerance)
+        weights = np.ones(losses.shape)
+        if allocations is not None:
+            best = np.concatenate([allocations[place] for place in alike]).astype(np.int64)
+            weights[np.abs(np.arange(len(losses))[:, None] - best) > 1] = _ELSEWHERE
+        self._weights = weights / np.sqrt((weights**2).sum())
 
     def __call__(self, candidate: Candidate) -> Candidate:
         """Return a candidate with fitted numbers; as it is where it predicts no loss or nothing fits."""
@@ -111,16 +129,17 @@ class LossFit:
 
     def _error(self, predicted: FloatArray) -> float:
         """Return the error of (K, N) predicted losses at the best factor, found by Gauss-Newton steps."""
+        weights = self._weights**2
         factor = 0.0
         for _ in range(_MOST_ROUNDS):
             scaled = predicted * math.exp(factor)
             errors = np.log(scaled + self._tolerance) - self._measured
             slopes = scaled / (scaled + self._tolerance)
-            step = -float((errors * slopes).mean() / (slopes * slopes).mean())
+            step = -float((weights * errors * slopes).sum() / (weights * slopes * slopes).sum())
             if not abs(step) > _SHORTEST_STEP:
                 break
             factor += min(_LONGEST_STEP, max(-_LONGEST_STEP, step))
-        return float(np.sqrt((errors**2).mean()))
+        return float(np.sqrt((weights * errors**2).sum()))
 
     def _predicted(self, rule: Rule, values: Mapping[str, FloatArray], count: int) -> FloatArray:
         """Return (K, P, N) predicted losses for (P, 1) values of each number, P being the count."""
@@ -130,8 +149,6 @@ class LossFit:
 
     def _fitted(self, rule: Rule, numbers: Sequence[Parameter]) -> list[float] | None:
         """Return the F numbers of least squares, in [0, 1] on their own scales; None where there are none."""
-        from scipy.optimize import least_squares
-
         count = len(numbers)
         start = np.clip([each.to_unit(each.default) for each in numbers], _STEP, 1.0 - _STEP)
         known: dict[bytes, tuple[FloatArray, FloatArray]] = {}
@@ -146,7 +163,7 @@ class LossFit:
 
         try:
             with np.errstate(all="ignore"):
-                found = least_squares(
+                found = self._least_squares(
                     lambda place: at(place)[0],
                     np.append(start, 0.0),
                     lambda place: at(place)[1],
@@ -166,11 +183,11 @@ class LossFit:
         rows = np.vstack([units, units + np.diag(steps)])
         values = {each.name: _values(each, rows[:, [place]]) for place, each in enumerate(numbers)}
         predicted = self._predicted(rule, values, len(rows)) * math.exp(factor)
-        scale = 1.0 / math.sqrt(self._measured.size)
-        errors = scale * (np.log(predicted + self._tolerance) - self._measured[:, None, :])
+        errors = np.log(predicted + self._tolerance) - self._measured[:, None, :]
+        errors *= self._weights[:, None, :]
         errors = errors.swapaxes(0, 1).reshape(len(rows), -1)
         by_number = (errors[1:] - errors[0]) / steps[:, None]
-        by_factor = scale * (predicted[:, 0] / (predicted[:, 0] + self._tolerance)).ravel()
+        by_factor = (self._weights * predicted[:, 0] / (predicted[:, 0] + self._tolerance)).ravel()
         derivatives = np.vstack([by_number, by_factor]).T
         last = np.append(np.zeros(len(numbers)), _FACTOR)
         return np.append(errors[0], _FACTOR * factor), np.vstack([derivatives, last])

@@ -81,6 +81,9 @@ class Sweep:
         loss, weight: The slots between which it trades, a table and a score: each layer's format is that of
             least weighted bits and priced loss. Empty where the template has no such slots.
         along: Other parameters that multiply the loss too, and change with it.
+        price: The slot whose score is the price, times the parameter. It may read ``spent`` and ``lost``, the
+            weighted bits and the loss of a first pass that had the parameter ``along`` for its price. Empty
+            where the parameter alone is the price.
     """
 
     parameter: str
@@ -89,6 +92,7 @@ class Sweep:
     loss: str = ""
     weight: str = ""
     along: tuple[str, ...] = ()
+    price: str = ""
 
     def of(self, parameter: Parameter) -> Parameter:
         """Return the parameter with the bounds it is swept over."""

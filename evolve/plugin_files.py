@@ -27,7 +27,7 @@ _CODE_TEMPLATES = Path(__file__).resolve().parent / "code_templates"
 _HEADER = re.compile(r"\A\s*\{#-?(.*?)-?#\}\n?", re.DOTALL)
 _KEYS = {
     "": ("role", "source", "summary", "template", "sweep", "slots", "parameters"),
-    "sweep": ("parameter", "low", "high", "loss", "weight", "along"),
+    "sweep": ("parameter", "low", "high", "loss", "weight", "along", "price"),
     "slot": ("type", "default", "reads"),
     "parameter": ("default", "low", "high", "scale"),
 }
@@ -209,7 +209,13 @@ def read_sweep(described: object, parameters: Mapping[str, object], slots: Seque
         raise TemplateError("bad bounds", field="sweep", expected="numbers, low < high", found=described)
     low, high = bounds
     along = _read_along(table, parameters)
-    return Sweep(str(name), low, high, table.get("loss", ""), table.get("weight", ""), along)
+    priced = [each.name for each in slots if each.type == "score" and set(each.reads) <= {"spent", "lost"}]
+    if "price" in table and (table["price"] not in priced or "loss" not in table or len(along) != 1):
+        words = "a slot that holds a score, beside loss, weight and one parameter along"
+        raise TemplateError("no such slot", field="sweep.price", expected=words, found=table["price"])
+    return Sweep(
+        str(name), low, high, table.get("loss", ""), table.get("weight", ""), along, table.get("price", "")
+    )
 
 
 def _read_along(table: Mapping[str, Any], parameters: Mapping[str, object]) -> tuple[str, ...]:

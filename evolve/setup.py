@@ -16,13 +16,14 @@ from evolve.candidates import Offspring
 from evolve.configuration import RunConfig
 from evolve.datasets import Dataset, find_dataset
 from evolve.errors import InputError, ProfileError, RunError
-from evolve.evaluation import Arena, SearchArena
+from evolve.evaluation import Arena, SearchArena, optimum_of
 from evolve.extensions import Extension
 from evolve.grammar import vocabulary
 from evolve.loss_fitting import LossFit
 from evolve.objectives import parse_objective
 from evolve.plugin_files import general_templates
 from evolve.plugins import Catalogue, load_catalogue
+from evolve.price_fitting import PriceFit
 from evolve.profiles import LAYER_TYPES
 from evolve.search import STRATEGIES, find_strategy, make_strategy
 from evolve.search.base import OPERATORS, Problem, Strategy
@@ -127,7 +128,9 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
     templates = _templates_in_use(catalogue, list(seeds.values()), swept=budgets is not None)
     present = {name for each in dataset.train for name in each.layer_type}
     types = tuple(name for name in LAYER_TYPES if name in present)
-    fit = _loss_fit(config, dataset, templates)
+    fit = _loss_fit(config, dataset, templates, swept=budgets is not None)
+    # Within budgets a price is swept anyway.
+    fits_prices = fit is not None and budgets is None
     probe = Arena(dataset.train[: _PROBES if fit is None else _PROBES_FITTED], config.signals, budgets)
     problem = Problem(
         tuple(seeds.values()),
@@ -145,17 +148,23 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
         weights,
         {name: each for name, each in catalogue.operators.items() if name in weights},
         fit,
+        PriceFit(dataset.train, config.signals, templates) if fits_prices else None,
     )
     arena = SearchArena(dataset, config.signals, budgets, config.copies)
     return Setup(config, dataset, catalogue, problem, arena)
 
 
-def _loss_fit(config: RunConfig, dataset: Dataset, templates: Mapping[str, Template]) -> LossFit | None:
+def _loss_fit(
+    config: RunConfig, dataset: Dataset, templates: Mapping[str, Template], swept: bool
+) -> LossFit | None:
     if not config.fit or config.signals == LEVELS[-1]:
         return None
     before = np.cumsum([0, *(each.num_layers for each in dataset.train)])
     count = int(np.searchsorted(before, _FITTED_LAYERS))
-    return LossFit(dataset.train[:count], config.signals, templates)
+    models = dataset.train[:count]
+    # Within budgets every format is the best one now and then.
+    best = None if swept else [optimum_of(each).allocation for each in models]
+    return LossFit(models, config.signals, templates, best)
 
 
 def _makers(catalogue: Catalogue) -> dict[str, StrategyFactory]:

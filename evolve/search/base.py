@@ -59,6 +59,8 @@ class Problem:
         operators: Weight of each operator; those left out or at 0 are not used.
         plugins: Operators from plugins, by name.
         fit: Fits the numbers of a candidate's predicted loss to measured ones; None where that is not wanted.
+        prices: Sets the numbers of a candidate's price to what does best; as it is where that cannot be told.
+            None where losses are not fitted either.
     """
 
     seeds: tuple[Offspring, ...]
@@ -71,6 +73,7 @@ class Problem:
     operators: Mapping[str, float] = field(default_factory=lambda: dict(OPERATORS))
     plugins: Mapping[str, OperatorPlugin] = field(default_factory=dict)
     fit: Fit | None = None
+    prices: Callable[[Candidate], Candidate] | None = None
 
 
 #: Rounds of proposals a strategy makes to find rules that allocate in a new way.

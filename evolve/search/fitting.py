@@ -1,7 +1,8 @@
-"""Fitted candidates: their predicted loss is fitted to measured losses, their prices are set beside it.
+"""Fitted candidates: their predicted loss is fitted to measured losses, their price to what it brings.
 
-A fit says how losses compare with each other; what a loss costs in bits it cannot say. So a fitted rule first
-spends what is known to be about right, and enters with a few prices around that.
+A fit says how losses compare with each other; what a loss costs in bits it cannot say. Where a model has one
+price, tables tell what each brings. Where its layers have different ones, a fitted rule first spends what is
+known to be about right, and enters with a few prices around that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _FACTORS = (0.8, 1.25, 1.6)
 
 
 def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[Candidate]:
-    """Return a candidate with fitted numbers, at several prices; nothing where nothing can be fitted.
+    """Return a candidate with fitted numbers, at one good price or several; none where nothing can be fitted.
 
     Args:
         problem: Knows how to fit, and what candidates spend.
@@ -27,6 +28,11 @@ def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[C
     fitted = candidate if problem.fit is None else problem.fit(candidate)
     if fitted == candidate:
         return []
+    if problem.prices is not None:
+        # Beside the fitted numbers those it was bred with: they may have been tuned to shares.
+        tuned = [(each, problem.prices(each)) for each in (fitted, candidate)]
+        if priced := [after for before, after in tuned if after != before]:
+            return priced
     sweep = problem.templates[fitted.template].sweep
     assert sweep is not None
     (first,) = calibrated(problem, [fitted], bits, sweep.along)

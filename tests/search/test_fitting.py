@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from evolve.batches import evaluate_candidates
 from evolve.candidates import Candidate
 from evolve.configuration import RunConfig
 from evolve.engine import search
-from evolve.search.calibration import spent_by
+from evolve.executors import make_executor
+from evolve.search.calibration import spent_by, with_numbers_scaled
 from evolve.search.fitting import fitted_family, fitted_newcomer
 from evolve.setup import Setup, prepare_run
 from evolve.store import create_run
@@ -29,11 +32,32 @@ def two_pass(**parameters: float) -> Candidate:
     return Candidate("two_pass", slots, tuple(parameters.items()))
 
 
+def objectives(setup: Setup, candidates: list[Candidate]) -> list[float]:
+    with make_executor(setup.arena, 1) as executor:
+        found = evaluate_candidates(candidates, setup.problem.templates, setup.arena, executor)
+    return [each.train.objective for each in found]
+
+
 START = two_pass(first_price=3.0, second_price=6.0, rate=0.05, weight=90.0)
 
 
-def test_a_family_has_one_loss_and_several_prices_around_the_bits_wanted(setup):
-    family = fitted_family(setup.problem, START, bits=3.9)
+def test_a_family_has_the_fitted_loss_and_the_one_bred_each_at_its_best_price(setup):
+    fitted, bred = fitted_family(setup.problem, START, bits=3.9)
+    numbers = [dict(each.parameters) for each in (fitted, bred)]
+    assert (numbers[1]["rate"], numbers[1]["weight"]) == (0.05, 90.0)
+    assert (numbers[0]["rate"], numbers[0]["weight"]) != (0.05, 90.0)
+    reached = [
+        objectives(setup, [each, *(with_numbers_scaled(each, ["second_price"], by) for by in (0.7, 1.4))])
+        for each in (fitted, bred)
+    ]
+    for best, *others in reached:
+        assert best > max(others)
+    assert reached[0][0] > 0.99
+
+
+def test_where_layers_have_prices_of_their_own_a_family_has_several_prices_around_the_bits_wanted(setup):
+    slots = (*START.slots[:2], ("price", "spent * model.gradient_sensitivity"))
+    family = fitted_family(setup.problem, replace(START, slots=slots), bits=3.9)
     assert len(family) == 4
     losses = {tuple(dict(each.parameters)[name] for name in ("rate", "weight")) for each in family}
     assert len(losses) == 1
