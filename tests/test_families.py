@@ -321,6 +321,7 @@ class TestHeaders:
     def test_between_which_slots_it_trades(self, tmp_path):
         two_pass = general_templates()["two_pass"].sweep
         assert (two_pass.loss, two_pass.weight, two_pass.along) == ("loss", "weight", ("first_price",))
+        assert two_pass.price == "price"
         line = 'sweep = { parameter = "price", loss = "lost", weight = "share" }'
         slots = "".join(
             f'[slots.{name}]\ntype = "{kind}"\ndefault = "{default}"\n'
@@ -343,6 +344,7 @@ class TestHeaders:
             ('sweep = { parameter = "price", along = "price" }', "sweep.along: no such parameters"),
             ('sweep = { parameter = "price", along = ["prize"] }', "sweep.along: no such parameters"),
             ('sweep = { parameter = "price", along = [["price"]] }', "sweep.along: no such parameters"),
+            ('sweep = { parameter = "price", price = "price" }', "sweep.price: no such slot"),
             ('sweep = { parameter = ["price"] }', "sweep: no such parameter"),
             ('sweep = { parameter = "price", loss = "loss" }', "expected both loss and weight"),
             (

@@ -18,6 +18,7 @@ from evolve.variation import newcomer
 
 TEMPLATES = general_templates()
 MODELS = find_dataset("suite").train[:4]
+LOSS = "p.weight * np.exp(-(p.rate * model.bits)) * model.gradient_sensitivity"
 WORDS = vocabulary(("INT2", "INT4", "INT8", "FP16", "FP32"), "gradient")
 
 
@@ -67,10 +68,28 @@ def test_losses_far_below_what_matters_do_not_count():
         usual = 0.4 * np.exp(-0.3 * bits) * gradient
         return np.where(usual < 1e-3 * tolerance, 0.0, usual)
 
-    slots = "p.weight * np.exp(-(p.rate * model.bits)) * model.gradient_sensitivity"
-    candidate = weighted("model.param_fraction", slots, rate=2.0, weight=30.0)
+    candidate = weighted("model.param_fraction", LOSS, rate=2.0, weight=30.0)
     fitted = LossFit(with_losses(loss), "gradient", TEMPLATES)(candidate)
     assert dict(fitted.parameters)["rate"] == pytest.approx(0.3, rel=0.01)
+
+
+def test_losses_count_in_the_formats_next_to_the_best_one():
+    def kinked(gradient, bits):
+        return np.where(bits < 6, 0.4 * np.exp(-0.3 * bits), 0.8 * np.exp(-0.5 * bits)) * gradient
+
+    models = with_losses(kinked)
+    bits = models[0].bits
+    candidate = weighted("model.param_fraction", LOSS, rate=2.0, weight=30.0)
+    for best, rate in ((0, 0.3), (3, 0.5)):
+        allocations = [np.full(each.num_layers, best, dtype=np.uint8) for each in models]
+        fit = LossFit(models, "gradient", TEMPLATES, allocations)
+        fitted = fit(candidate)
+        assert bits[[0, 1]].max() < 6 < bits[[2, 3]].min()
+        assert dict(fitted.parameters)["rate"] == pytest.approx(rate, rel=0.01)
+        assert fit.error(fitted) < 0.02
+    everywhere = LossFit(models, "gradient", TEMPLATES)
+    assert 0.33 < dict(everywhere(candidate).parameters)["rate"] < 0.49
+    assert everywhere.error(everywhere(candidate)) > 0.1
 
 
 def test_what_foretells_nothing_is_left_alone():
@@ -113,9 +132,8 @@ def sorted_like(template, candidate):
 def test_the_error_is_what_is_left_at_the_best_factor():
     models = with_losses(lambda gradient, bits: 0.4 * np.exp(-0.3 * bits) * gradient)
     fit = LossFit(models, "gradient", TEMPLATES)
-    loss = "p.weight * np.exp(-(p.rate * model.bits)) * model.gradient_sensitivity"
     right, scaled, steep = (
-        weighted("model.param_fraction", loss, weight=weight, rate=rate)
+        weighted("model.param_fraction", LOSS, weight=weight, rate=rate)
         for weight, rate in ((0.4, 0.3), (4000.0, 0.3), (0.4, 0.4))
     )
     assert fit.error(right) < 1e-3
