@@ -42,7 +42,7 @@ Rule = tuple[Candidate, Template]
 Shares = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[1]
 #: Seed and number of evaluations of each level's search.
-SEARCHES = {"metadata": (1, 60_000), "gradient": (2, 60_000), "curves": (1, 60_000)}
+SEARCHES = {"metadata": (1, 15_000), "gradient": (1, 15_000), "curves": (1, 60_000)}
 POPULATION = 200
 #: Altered copies of each model that are searched on beside it.
 COPIES = 3
@@ -54,9 +54,9 @@ GOALS = {"metadata": (0.995, 0.95), "gradient": (0.997, 0.975), "curves": (0.999
 RIVALS = ("layernorm_fp32_else_fp16", "wider_fp16_zone", "uniform_fp16")
 
 
-def search(level: str, workers: int) -> None:
+def search(level: str, workers: int, seed: int) -> None:
     """Run the search of a level."""
-    seed, evaluations = SEARCHES[level]
+    evaluations = SEARCHES[level][1]
     options = {
         "--name": f"discovered-{level}",
         "--datasets": "suite",
@@ -74,16 +74,17 @@ def search(level: str, workers: int) -> None:
         "evolve",
         "run",
         *(str(word) for pair in options.items() for word in pair),
+        *([] if level == LEVELS[-1] else ["--fit"]),
     ]
     subprocess.run(command, check=True, cwd=ROOT)
 
 
-def ship(level: str) -> None:
+def ship(level: str, seed: int) -> None:
     """Write a level's champion as a heuristic, with the configuration of its run."""
     run = ROOT / "runs" / f"discovered-{level}"
     candidate = json.loads((run / "champion.json").read_text(encoding="utf-8"))
     config = (run / "config.json").read_text(encoding="utf-8")
-    seed, evaluations = SEARCHES[level]
+    evaluations = SEARCHES[level][1]
     slots = "\n".join(f"{name} = {json.dumps(content)}" for name, content in candidate["slots"].items())
     parameters = "\n".join(f"{name} = {value!r}" for name, value in candidate["parameters"].items())
     shown = shown_rule(Candidate.from_json(candidate), general_templates()[candidate["template"]])
@@ -162,14 +163,16 @@ def main() -> None:
     )
     parser.add_argument("levels", nargs="*", choices=[*SEARCHES, []], help="levels to search (default: all)")
     parser.add_argument("--workers", type=int, default=2, help="processes that evaluate")
+    parser.add_argument("--seed", type=int, help="another seed than that of the rule that ships")
     parser.add_argument("--ship", action="store_true", help="write the champions to heuristics/")
     parser.add_argument("--only-table", action="store_true", help="search nothing")
     parser.add_argument("--write", type=Path, help="file whose table is to be replaced")
     options = parser.parse_args()
     for level in () if options.only_table else options.levels or SEARCHES:
-        search(level, options.workers)
+        seed = SEARCHES[level][0] if options.seed is None else options.seed
+        search(level, options.workers, seed)
         if options.ship:
-            ship(level)
+            ship(level, seed)
     text = table()
     if options.write:
         write_between(options.write, "unseen models", text)

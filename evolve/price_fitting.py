@@ -45,11 +45,11 @@ _PLACES, _ROUNDS, _BEST = 48, 6, 6
 #: Spread of the draws, in parts of each number's range, by what it falls, and that around the first place.
 _SPREAD, _NARROWER, _NEAR = 0.25, 0.55, 0.05
 #: Values of the number that multiplies the price, over its range and then around the best.
-_SWEPT, _BETWEEN = 97, 7
+_SWEPT, _BETWEEN = 65, 15
 #: Significant digits of the numbers.
 _DIGITS = 4
-#: Layers times prices that are allocated at once, so that arrays stay in the processor's cache.
-_CHUNK = 14_000
+#: Layers times prices that are allocated at once, so that memory is bounded and a cache holds most of it.
+_CHUNK = 60_000
 #: Prices that differ by less within a model, relatively, are one.
 _EQUAL = 1e-9
 _TINY = 1e-30
@@ -76,10 +76,19 @@ class PriceTable:
 
     def at(self, values: FloatArray, prices: FloatArray) -> FloatArray:
         """Return (…, M) what one of the tables holds at the prices nearest to (…, M) others."""
-        first, step = np.log(self.prices[0]), np.log(self.prices[1] / self.prices[0])
-        places = np.rint((np.log(prices) - first) / step)
-        rows = np.clip(places, 0, len(self.prices) - 1).astype(np.intp)
-        found: FloatArray = values[rows, np.arange(values.shape[1])]
+        return self.at_places(values, self.places(prices))
+
+    def places(self, prices: FloatArray) -> FloatArray:
+        """Return where prices stand in the table, in rows from its first on."""
+        step = np.log(self.prices[1] / self.prices[0])
+        found: FloatArray = np.log(prices / self.prices[0]) / step
+        return found
+
+    def at_places(self, values: FloatArray, places: FloatArray) -> FloatArray:
+        """Return (…, M) what one of the tables holds in the rows nearest to (…, M) places."""
+        count = values.shape[1]
+        rows = np.clip(np.rint(places), 0, len(values) - 1).astype(np.intp)
+        found: FloatArray = np.take(values, rows * count + np.arange(count))
         return found
 
 
@@ -159,7 +168,8 @@ class PriceFit:
         weights = np.broadcast_to(weights, (1, view.num_layers))
         losses = np.broadcast_to(losses, (len(view.formats), 1, view.num_layers))
         coarse = np.geomspace(_LEAST, _MOST, _COARSE)
-        spent = self._allocate(weights, losses, coarse).spent
+        choices = view.cheapest(weights * view.bits + coarse[:, None] * losses)
+        spent = np.add.reduceat(weights * view.bits_of(choices), view.offsets[:-1], axis=1)
         changing = np.flatnonzero((np.diff(spent, axis=0) != 0).mean(axis=1) > _FEW)
         if not len(changing):
             return None
@@ -202,11 +212,11 @@ class _Price:
             for index, each in enumerate(self.numbers)
         }
 
-    def of(self, values: Mapping[str, FloatArray], count: int) -> FloatArray:
+    def of(self, values: Mapping[str, FloatArray], count: int, checked: bool) -> FloatArray:
         """Return (P, M) prices of the models.
 
         Raises:
-            ValueError: Layers of a model have prices of their own.
+            ValueError: It is not yet checked whether a model has one price, and it has not.
         """
         table, shape = self.table, (count, self._view.num_layers)
         reads = [np.zeros((1, 1))] * 2
@@ -215,7 +225,7 @@ class _Price:
             reads = [table.at(each, first)[:, self._owner] for each in (table.spent, table.lost)]
         found = np.broadcast_to(self._rule(self._view, ParameterValues(values), *reads), shape)
         prices = found[:, self._models]
-        if (np.abs(found - prices[:, self._owner]) > _EQUAL * np.abs(found)).any():
+        if not checked and (np.abs(found - prices[:, self._owner]) > _EQUAL * np.abs(found)).any():
             raise ValueError("price: expected one a model")
         return np.where(np.isfinite(prices) & (prices > 0), prices, _TINY)
 
@@ -232,7 +242,7 @@ def _search(price: _Price, swept: Parameter, random: Generator) -> dict[str, flo
     for turn in range(1, _ROUNDS + 1 if len(start) else 2):
         units = np.clip(units, 0.0, 1.0)
         values = price.values(units)
-        factors, merits = _swept(price.table, price.of(values, places), swept)
+        factors, merits = _swept(price.table, price.of(values, places, turn > 1), swept)
         order = np.argsort(-merits, kind="stable")
         if merits[order[0]] > best:
             best = float(merits[order[0]])
@@ -247,10 +257,12 @@ def _search(price: _Price, swept: Parameter, random: Generator) -> dict[str, flo
 
 def _swept(table: PriceTable, prices: FloatArray, swept: Parameter) -> tuple[FloatArray, FloatArray]:
     """Return, for (P, M) prices, the (P,) best number to multiply each by, and the mean shares it brings."""
+    places = table.places(prices)[:, None, :]
 
     def shares(factors: FloatArray) -> FloatArray:
         """Return (P, S) mean shares for (P or 1, S) factors."""
-        means: FloatArray = table.at(table.shares, prices[:, None, :] * factors[:, :, None]).mean(axis=2)
+        shifts = table.places(factors * table.prices[0])[:, :, None]
+        means: FloatArray = table.at_places(table.shares, places + shifts).mean(axis=2)
         return means
 
     span = np.array([swept.from_unit(unit, 12) for unit in np.linspace(0.0, 1.0, _SWEPT).tolist()])
@@ -258,8 +270,8 @@ def _swept(table: PriceTable, prices: FloatArray, swept: Parameter) -> tuple[Flo
     low, high = span[np.maximum(middle - 1, 0)], span[np.minimum(middle + 1, _SWEPT - 1)]
     factors = np.linspace(low, high, _BETWEEN, axis=1)
     found = shares(factors)
-    places = np.arange(len(prices)), found.argmax(axis=1)
-    return factors[places], found[places]
+    best = np.arange(len(prices)), found.argmax(axis=1)
+    return factors[best], found[best]
 
 
 def _reads(source: str, name: str) -> bool:
