@@ -29,6 +29,8 @@ OPERATORS: Mapping[str, float] = {
 }
 #: Objectives that differ by less are equal, so that no rule grows for the sake of rounding.
 RESOLUTION = 1e-6
+#: Complexity of the largest rule whose losses are fitted: some fifteen lines with two numbers a layer type.
+MOST_NODES = 240
 
 
 class Fit(Protocol):
@@ -129,11 +131,14 @@ def first_of(ranked: Sequence[Scored], kind: Callable[[Scored], object], count: 
 class Novelty:
     """Knows which allocations were tried, so that no evaluation is spent on one twice.
 
-    A rule that allocates as a known one does is new only if it is simpler.
+    A rule that allocates as a known one does is new only if it is simpler. Where losses are fitted, a rule
+    beyond `MOST_NODES` never is: every number more comes nearer to train there, and so rules would grow until
+    nobody can read them.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._fingerprint = problem.fingerprint
+        self._most_nodes = math.inf if problem.fit is None else MOST_NODES
         self._simplest: dict[str, int] = {}
         self._known: set[str] = set()
 
@@ -147,7 +152,7 @@ class Novelty:
         for each in candidates:
             behaviour, size = marks.pop(each.id, ("", 0))
             known = self._simplest.get(behaviour, size + 1) if behaviour else size
-            fresh.append(size < known)
+            fresh.append(size < known and size <= self._most_nodes)
             if fresh[-1]:
                 self._simplest[behaviour] = size
         return fresh

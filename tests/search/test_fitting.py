@@ -12,6 +12,7 @@ from evolve.candidates import Candidate
 from evolve.configuration import RunConfig
 from evolve.engine import search
 from evolve.executors import make_executor
+from evolve.search.base import MOST_NODES, Novelty
 from evolve.search.calibration import spent_by, with_numbers_scaled
 from evolve.search.fitting import fitted_family, fitted_newcomer
 from evolve.setup import Setup, prepare_run
@@ -121,3 +122,15 @@ def test_a_search_that_fits_is_the_same_when_it_is_resumed(strategy, tmp_path):
     assert journals[0] == journals[1]
     changes = [json.loads(line).get("change", "") for line in journals[0].splitlines()]
     assert any("its numbers set by fit and price" in each for each in changes if each.startswith("a random"))
+
+
+def test_fitted_rules_do_not_grow_beyond_what_one_can_read(setup):
+    def nested(times: int) -> Candidate:
+        slots = dict(START.slots) | {"price": "spent" + " * (lost + model.depth)" * times}
+        return replace(START, slots=tuple(slots.items()))
+
+    candidates = [nested(times) for times in range(0, 40, 3)]
+    sizes = [size for _, size in setup.problem.fingerprint(candidates)]
+    assert min(sizes) < MOST_NODES < max(sizes)
+    assert Novelty(setup.problem).add(candidates) == [size <= MOST_NODES for size in sizes]
+    assert all(Novelty(replace(setup.problem, fit=None)).add(candidates))
