@@ -126,10 +126,11 @@ def test_a_search_that_fits_is_the_same_when_it_is_resumed(strategy, tmp_path):
 
 def test_fitted_rules_do_not_grow_beyond_what_one_can_read(setup):
     def nested(times: int) -> Candidate:
-        slots = dict(START.slots) | {"price": "spent" + " * (lost + model.depth)" * times}
-        return replace(START, slots=tuple(slots.items()))
+        slots = dict(START.slots) | {"price": "spent" + " + lost" * times}
+        start = two_pass(first_price=30.0, second_price=20.0, rate=0.3 + 0.01 * times, weight=1.0)
+        return replace(start, slots=tuple(slots.items()))
 
-    candidates = [nested(times) for times in range(0, 40, 3)]
+    candidates = [nested(times) for times in range(0, 60, 5)]
     sizes = [size for _, size in setup.problem.fingerprint(candidates)]
     assert min(sizes) < MOST_NODES < max(sizes)
     assert Novelty(setup.problem).add(candidates) == [size <= MOST_NODES for size in sizes]
