@@ -174,7 +174,7 @@ def _single_threaded() -> AbstractContextManager[object]:
     """
     from threadpoolctl import threadpool_limits
 
-    limited: AbstractContextManager[object] = threadpool_limits(limits=1)
+    limited: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
     return limited
 
 
