@@ -26,8 +26,8 @@ from evolve.objectives import Budgets
 from evolve.optimum import Optimum, optimum
 from evolve.profiles import ModelProfile
 from evolve.rule_calls import Failure, Task, allocate, compile_task, template_failure
-from evolve.scoring import THRESHOLD, ScoreTable, prepare
-from evolve.views import ModelView
+from evolve.scoring import THRESHOLD, Scores, ScoreTable, prepare
+from evolve.views import ChoiceArray, ModelView
 
 __all__ = [
     "Arena",
@@ -35,6 +35,7 @@ __all__ = [
     "Failure",
     "ModelScores",
     "SearchArena",
+    "Stack",
     "Task",
     "allocate",
     "optimum_of",
@@ -116,7 +117,7 @@ class Arena:
         self.budgets = budgets
         self.families = None if budgets is None else Families(self.profiles, level, budgets)
         self._groups = [
-            (np.array(members), _Stack([self.profiles[index] for index in members], level))
+            (np.array(members), Stack([self.profiles[index] for index in members], level))
             for members in self._by_formats()
         ]
 
@@ -210,7 +211,7 @@ class Arena:
                 # Whose fault it is shows only when each vector is alone.
                 alone = [self._evaluate_chunk(rule, names, row[None]) for row in values]
                 return [result for (result,) in alone]
-            scores = stack.table.score(widest_of_groups(choices, stack.ties))
+            scores = stack.score(choices)
             for row, metric in enumerate(
                 (scores.compression_ratio, scores.accuracy_retention, scores.avg_bits, scores.fitness)
             ):
@@ -218,8 +219,18 @@ class Arena:
         return [ModelScores(*table[:, index]) for index in range(len(values))]
 
 
-class _Stack:
-    """Models with the same formats, side by side."""
+class Stack:
+    """Models with the same formats, side by side.
+
+    Args:
+        profiles: The models.
+        level: The information level that rules may read.
+
+    Attributes:
+        view: What rules see of them.
+        ties: Groups of layers, counted over all models, that share a format.
+        table: What scores their allocations.
+    """
 
     def __init__(self, profiles: Sequence[ModelProfile], level: str) -> None:
         self.view = ModelView(profiles, level)
@@ -238,6 +249,10 @@ class _Stack:
             np.concatenate([each.sensitivity for each in profiles]),
             self.view.offsets,
         )
+
+    def score(self, choices: ChoiceArray) -> Scores:
+        """Return the scores of (P, N) format indices as a rule gives them; what is tied gets the widest."""
+        return self.table.score(widest_of_groups(choices, self.ties))
 
 
 def _family_scores(bits: FloatArray, losses: FloatArray, shares: FloatArray) -> BudgetScores:

@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 
 from evolve.candidates import Candidate
 from evolve.errors import RuleError
-from evolve.evaluation import Arena, optimum_share
+from evolve.evaluation import Stack, optimum_of, optimum_share
 from evolve.heuristics import ParameterValues
 from evolve.parameters import Parameter, Sweep
 from evolve.profiles import ModelProfile
 from evolve.python_source import compile_rule
-from evolve.scoring import prepare
 from evolve.templates import Template
 from evolve.views import ModelView
 
@@ -96,7 +95,7 @@ class PriceFit:
     """Sets the numbers of a rule's price to those of the largest mean share of the optimum.
 
     Args:
-        profiles: The models; those with the formats of the first are used, their ties are not.
+        profiles: The models; those with the formats of the first are used.
         level: The information level that rules may read.
         templates: The code templates, by name.
     """
@@ -105,15 +104,9 @@ class PriceFit:
         self, profiles: Sequence[ModelProfile], level: str, templates: Mapping[str, Template]
     ) -> None:
         models = [each for each in profiles if each.formats == profiles[0].formats]
-        self._view = ModelView(models, level)
+        self._stack = Stack(models, level)
         self._templates = templates
-        self._optima = Arena(models).optimum_fitness
-        self._scores = prepare(
-            np.concatenate([each.num_params for each in models]),
-            np.concatenate([each.bits_table for each in models]),
-            np.concatenate([each.sensitivity for each in models]),
-            self._view.offsets,
-        )
+        self._optima = np.array([optimum_of(each).fitness for each in models])
         self._tables: dict[object, PriceTable | None] = {}
 
     def __call__(self, candidate: Candidate) -> Candidate:
@@ -131,7 +124,7 @@ class PriceFit:
             return candidate
         source = str(dict(candidate.slots)[sweep.price]) if sweep.price else "1.0"
         own = [each for name, each in numbers.items() if name in sweep.along or _reads(source, name)]
-        price = _Price(self._view, table, source, sweep, own)
+        price = _Price(self._stack.view, table, source, sweep, own)
         digest = hashlib.blake2b(candidate.id.encode(), digest_size=8).digest()
         try:
             with np.errstate(all="ignore"):
@@ -162,7 +155,7 @@ class PriceFit:
         return self._tables[key]
 
     def _tabulate(self, weight: str, loss: str, numbers: Mapping[str, float]) -> PriceTable | None:
-        view = self._view
+        view = self._stack.view
         rule = _compiled(f"def allocate(model, p):\n    return ({weight}), ({loss})\n", "<price>")
         weights, losses = rule(view, ParameterValues({name: np.array([[n]]) for name, n in numbers.items()}))
         weights = np.broadcast_to(weights, (1, view.num_layers))
@@ -177,14 +170,15 @@ class PriceFit:
         return self._allocate(weights, losses, prices)
 
     def _allocate(self, weights: FloatArray, losses: FloatArray, prices: FloatArray) -> PriceTable:
-        view, first = self._view, self._view.offsets[:-1]
+        view = self._stack.view
+        first = view.offsets[:-1]
         size = max(1, _CHUNK // view.num_layers)
         bits = weights * view.bits
         shares, spent, lost = np.empty((3, len(prices), len(first)))
         for start in range(0, len(prices), size):
             rows = slice(start, start + size)
             choices = view.cheapest(bits + prices[rows, None] * losses)
-            fitness = self._scores.score(choices).fitness
+            fitness = self._stack.score(choices).fitness
             shares[rows] = [optimum_share(each, self._optima) for each in fitness]
             spent[rows] = np.add.reduceat(weights * view.bits_of(choices), first, axis=1)
             lost[rows] = np.add.reduceat(view.pick(losses, choices), first, axis=1)

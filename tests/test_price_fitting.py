@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,15 @@ def test_any_rule_stays_within_its_bounds_and_what_was_computed_before_changes_n
             if seed % 10 == 0:
                 assert PriceFit(MODELS, "gradient", TEMPLATES)(candidate) == found
     assert changed > 20
+
+
+def test_what_is_tied_gets_one_format_in_tables_too():
+    tied = [replace(each, tied_layers=((0, 1, 2),)) for each in MODELS]
+    arena = Arena(tied, "gradient")
+    table = PriceFit(tied, "gradient", TEMPLATES).table(weighted(1.0))
+    candidate = weighted(float(table.prices[120]))
+    template = TEMPLATES["weighted"]
+    names, values = zip(*candidate.parameters, strict=True)
+    (scores,) = arena.evaluate(Task(template.source(candidate), "", names, np.array([values])))
+    np.testing.assert_array_equal(table.shares[120], optimum_share(scores.fitness, arena.optimum_fitness))
+    assert not np.array_equal(table.shares[120], shares(candidate))
