@@ -7,11 +7,11 @@ Each search is `evolve run` with the configuration below on the data set ``suite
 ``--write`` puts a table between the markers of a file: the shipped rules, and what one would do without
 them, on suites drawn with other seeds and on families that no search has seen.
 
-Rules that may not read the losses have theirs fitted (``--fit``). With each level the first seed is taken. With
-gradients and with metadata seed 2 was searched too; of the 24 data sets ``suite:501`` to ``suite:512`` and
-``suite-shift:501`` to ``suite-shift:512`` its rules reached their goals on 19 and 22, those of seed 1 on 23 and
-23. These data sets, on which the search itself was tuned too, are not those of the table: test has chosen
-nothing, nor has any of the table's.
+Rules that may not read the losses have theirs fitted (``--fit``). With each level the first seed is
+taken. With gradients and with metadata seed 2 was searched too; of the 24 data sets ``suite:501`` to
+``suite:512`` and ``suite-shift:501`` to ``suite-shift:512`` its rules reached their goals on 19 and 22, those
+of seed 1 on 23 and 23. These data sets, on which the search itself was tuned too, are not those of the table:
+test has chosen nothing, nor has any of the table's.
 """
 
 from __future__ import annotations

@@ -242,6 +242,7 @@ class Stack:
         self.score_with(profiles)
 
     def score_with(self, profiles: Sequence[ModelProfile]) -> None:
+        """Score from now on with other models than those that rules see, of the same formats and layers."""
         own = any(each.layer_bits is not None for each in profiles)
         self.table: ScoreTable = prepare(
             np.concatenate([each.num_params for each in profiles]),
