@@ -11,28 +11,33 @@ was made between its markers of a file.
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
-import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from pathlib import Path
+import os
 
-from pages import write_between
-from peer_comparison import each_model, same_numbers
-from peer_comparison.outcomes import Outcome
-from peer_comparison.tables import (
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"  # numpy reads them when it is imported; all tools have one thread
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import multiprocessing  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from concurrent.futures import ProcessPoolExecutor  # noqa: E402
+from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from pages import write_between  # noqa: E402
+from peer_comparison import each_model, same_numbers  # noqa: E402
+from peer_comparison.outcomes import Outcome  # noqa: E402
+from peer_comparison.tables import (  # noqa: E402
     Results,
     models_markdown,
     numbers_markdown,
     summarise_models,
     summarise_numbers,
 )
-from peer_comparison.tools import TOOLS, versions
+from peer_comparison.tools import TOOLS, versions  # noqa: E402
 
-from evolve.executors import end_with_parent
+from evolve.executors import end_with_parent  # noqa: E402
 
 Job = Callable[[], Outcome]
 
