@@ -29,7 +29,7 @@ OPERATORS: Mapping[str, float] = {
 }
 #: Objectives that differ by less are equal, so that no rule grows for the sake of rounding.
 RESOLUTION = 1e-6
-#: Complexity of the largest rule whose losses are fitted: some fifteen lines with two numbers a layer type.
+#: Complexity of the largest rule in a search that fits losses: some fifteen lines, two numbers a layer type.
 MOST_NODES = 240
 
 
@@ -131,7 +131,7 @@ def first_of(ranked: Sequence[Scored], kind: Callable[[Scored], object], count: 
 class Novelty:
     """Knows which allocations were tried, so that no evaluation is spent on one twice.
 
-    A rule that allocates as a known one does is new only if it is simpler. Where losses are fitted, a rule
+    A rule that allocates as a known one does is new only if it is simpler. In a search that fits losses, a rule
     beyond `MOST_NODES` never is: every number more comes nearer to train there, and so rules would grow until
     nobody can read them.
     """
