@@ -38,7 +38,7 @@ class RunConfig:
         evaluations: Stop after exactly so many evaluations, if the generations have not ended before;
             None sets no limit.
         copies: Altered copies of each model of train and valid that are searched on too, see `evolve.copies`.
-        fit: Fit the numbers of predicted losses to those measured on train, and prices to what they bring there,
+        fit: Fit the numbers of predicted losses to those measured on train, and prices to what they bring,
             see `evolve.loss_fitting` and `evolve.price_fitting`. Where rules may read the losses there is
             nothing to fit.
     """

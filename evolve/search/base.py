@@ -131,7 +131,7 @@ def first_of(ranked: Sequence[Scored], kind: Callable[[Scored], object], count: 
 class Novelty:
     """Knows which allocations were tried, so that no evaluation is spent on one twice.
 
-    A rule that allocates as a known one does is new only if it is simpler. In a search that fits losses, a rule
+    A rule that allocates as a known one does is new only if it is simpler. In a search that fits losses, one
     beyond `MOST_NODES` never is: every number more comes nearer to train there, and so rules would grow until
     nobody can read them.
     """
