@@ -11,7 +11,7 @@ from typing import Any
 from evolve.errors import InputError
 from evolve.objectives import CLIFF, parse_objective
 from evolve.search.base import OPERATORS
-from evolve.signals import level_index
+from evolve.signals import LEVELS, level_index
 
 #: Stands for all built-in operators, each with its usual weight.
 DEFAULT = "default"
@@ -39,8 +39,8 @@ class RunConfig:
             None sets no limit.
         copies: Altered copies of each model of train and valid that are searched on too, see `evolve.copies`.
         fit: Fit the numbers of predicted losses to those measured on train, and prices to what they bring,
-            see `evolve.loss_fitting` and `evolve.price_fitting`. Where rules may read the losses there is
-            nothing to fit.
+            see `evolve.loss_fitting` and `evolve.price_fitting`; where rules may read losses, prices alone.
+            None becomes true where rules have to predict losses, and false where they read them.
     """
 
     datasets: str = "reference"
@@ -55,7 +55,7 @@ class RunConfig:
     evaluations: int | None = None
     objective: str = CLIFF
     copies: int = 0
-    fit: bool = False
+    fit: bool | None = None
 
     def __post_init__(self) -> None:
         least_values = {
@@ -74,8 +74,10 @@ class RunConfig:
                 raise InputError(
                     "bad configuration", field=name, expected=f"a whole number, at least {least}", found=value
                 )
-        if not isinstance(self.fit, bool):
+        if self.fit is not None and not isinstance(self.fit, bool):
             raise InputError("bad configuration", field="fit", expected="true or false", found=self.fit)
+        if self.fit is None:
+            object.__setattr__(self, "fit", self.predicts)
         if not isinstance(self.operators, Mapping) or not self.operators:
             raise InputError(
                 "bad configuration", field="operators", expected="weights by operator", found=self.operators
@@ -92,14 +94,23 @@ class RunConfig:
         level_index(self.signals)
         parse_objective(self.objective)
 
+    @property
+    def predicts(self) -> bool:
+        """Whether rules have to predict losses, because they may not read them."""
+        return self.signals != LEVELS[-1]
+
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration as JSON; objective, copies and fit only where not the usual ones."""
+        """Return the configuration as JSON; objective and copies only where not the usual ones.
+
+        Whether numbers are fitted is told wherever rules predict losses, since the usual once was that they
+        are not.
+        """
         found = asdict(self) | {"operators": dict(self.operators), "start_from": list(self.start_from)}
         if self.objective == CLIFF:
             del found["objective"]
         if not self.copies:
             del found["copies"]
-        if not self.fit:
+        if not self.fit and not self.predicts:
             del found["fit"]
         return found
 

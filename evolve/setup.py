@@ -28,7 +28,6 @@ from evolve.profiles import LAYER_TYPES
 from evolve.search import STRATEGIES, find_strategy, make_strategy
 from evolve.search.base import OPERATORS, Problem, Strategy
 from evolve.search.islands import StrategyFactory
-from evolve.signals import LEVELS
 from evolve.templates import Template
 from evolve.views import measured_everywhere
 
@@ -130,8 +129,8 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
     types = tuple(name for name in LAYER_TYPES if name in present)
     fit = _loss_fit(config, dataset, templates, swept=budgets is not None)
     # Within budgets a price is swept anyway.
-    fits_prices = fit is not None and budgets is None
-    probe = Arena(dataset.train[: _PROBES if fit is None else _PROBES_FITTED], config.signals, budgets)
+    fits_prices = config.fit and budgets is None
+    probe = Arena(dataset.train[: _PROBES_FITTED if config.fit else _PROBES], config.signals, budgets)
     problem = Problem(
         tuple(seeds.values()),
         templates,
@@ -157,7 +156,7 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
 def _loss_fit(
     config: RunConfig, dataset: Dataset, templates: Mapping[str, Template], swept: bool
 ) -> LossFit | None:
-    if not config.fit or config.signals == LEVELS[-1]:
+    if not (config.fit and config.predicts):
         return None
     before = np.cumsum([0, *(each.num_layers for each in dataset.train)])
     count = int(np.searchsorted(before, _FITTED_LAYERS))
@@ -220,4 +219,5 @@ def check_unchanged(setup: Setup, stored: Mapping[str, Any]) -> None:
 
 def stored_config(stored: Mapping[str, Any]) -> RunConfig:
     """Return the configuration of a run from its ``config.json``."""
-    return RunConfig.from_json({key: value for key, value in stored.items() if key not in _RESOLVED})
+    values = {key: value for key, value in stored.items() if key not in _RESOLVED}
+    return RunConfig.from_json({"fit": False, **values})

@@ -216,3 +216,5 @@ def test_the_command_makes_the_same_plan(made: tuple[Path, BenchOutcome]) -> Non
     plan = made[1].plan
     fitted = replace(made[1], plan=replace(plan, base={**plan.base, "copies": 2, "fit": True}))
     assert bench_command(fitted).endswith("--population 8 --copies 2 --fit --name tiny")
+    plain = replace(made[1], plan=replace(plan, base={**plan.base, "fit": False}))
+    assert bench_command(plain).endswith("--population 8 --no-fit --name tiny")

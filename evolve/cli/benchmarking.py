@@ -45,7 +45,9 @@ _DECIDED = ("seed", "generations", "evaluations")
 @click.option("--population", type=int, help="Candidates a generation.  [default: 24]")
 @click.option("--copies", type=int, help="Altered copies of each model to search on too.  [default: 0]")
 @click.option(
-    "--fit/--no-fit", default=None, help="Fit predicted losses to those measured on train.  [default: no-fit]"
+    "--fit/--no-fit",
+    default=None,
+    help="Fit predicted losses, and prices, to what is known of train.  [default: fit below curves]",
 )
 @click.option(
     "--objective",

@@ -42,7 +42,9 @@ _CONTROL = click.option(
 )
 @click.option("--copies", type=int, help="Altered copies of each model to search on too.  [default: 0]")
 @click.option(
-    "--fit/--no-fit", default=None, help="Fit predicted losses to those measured on train.  [default: no-fit]"
+    "--fit/--no-fit",
+    default=None,
+    help="Fit predicted losses, and prices, to what is known of train.  [default: fit below curves]",
 )
 @click.option("--plateau", type=int, help="Stop after so many generations without a better score.")
 @click.option(

@@ -28,6 +28,7 @@ from evolve.reports.benchmark_tables import (
 )
 from evolve.reports.markdown import code, counted, render
 from evolve.reports.readable import readable
+from evolve.reports.reproduction import fit_flag
 from evolve.reports.writer import REPORTS, write_folder, write_index
 from evolve.store import to_json_text
 
@@ -181,7 +182,7 @@ def bench_command(outcome: BenchOutcome) -> str:
         str(plan.config(plan.settings[0], 0).population),
     ]
     words += ["--copies", str(plan.base["copies"])] if plan.base.get("copies") else []
-    words += ["--fit"] if plan.base.get("fit") else []
+    words += fit_flag(plan.base["fit"]) if plan.base.get("fit") is not None else []
     return shlex.join([*words, "--name", plan.name])
 
 

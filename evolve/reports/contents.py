@@ -75,6 +75,7 @@ class Contents:
         objective: What was maximised; empty for the cliff.
         copies: Altered copies of each model that the search had beside it.
         fit: Whether it fitted predicted losses to measured ones.
+        priced: Whether it set prices by what each would bring.
         tied: Whether any model has tied layers.
         single_file: Whether one model served as train and valid.
         chosen_on_valid: Whether there is a valid split besides train.
@@ -104,6 +105,7 @@ class Contents:
     objective: str
     copies: int
     fit: bool
+    priced: bool
     tied: bool
     single_file: bool
     chosen_on_valid: bool
@@ -153,6 +155,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         objective="" if setup.arena.budgets is None else setup.config.objective,
         copies=setup.config.copies,
         fit=setup.problem.fit is not None,
+        priced=setup.problem.prices is not None,
         tied=any(each.tied_layers for _, each in dataset.splits()),
         single_file=dataset.single_file,
         chosen_on_valid="valid" in splits,

@@ -66,9 +66,16 @@ def run_command(config: RunConfig) -> str:
     for name in ("generations", "seed", *(each.name for each in fields(config))):
         flag = f"--{name.replace('_', '-')}"
         value = getattr(config, name)
-        if flag not in words and (name in ("generations", "seed") or value != getattr(default, name)):
-            words += [flag] if value is True else [flag, _argument(name, value)]
+        if name == "fit":
+            words += fit_flag(value) if value != config.predicts else []
+        elif flag not in words and (name in ("generations", "seed") or value != getattr(default, name)):
+            words += [flag, _argument(name, value)]
     return shlex.join(words)
+
+
+def fit_flag(fits: bool) -> list[str]:
+    """Return the flag that says whether numbers are fitted."""
+    return ["--fit" if fits else "--no-fit"]
 
 
 def _argument(name: str, value: Any) -> str:

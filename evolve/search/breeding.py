@@ -20,8 +20,9 @@ from evolve.variation import redraw_parameters, words_for_numbers
 
 #: Refinement takes at most one of so many offspring, where other operators are in use.
 _REFINED_SHARE = 2
-#: Smaller populations are not refined: a CMA-ES generation would take several of theirs.
-_LEAST_REFINED = 48
+#: Populations below this do without tuned numbers until they have seen so many candidates: the numbers of one
+#: structure would take all of a short search.
+_LEAST_TUNED, _BEFORE_TUNING = 48, 144
 #: Candidates that a varied structure enters with, where there is refinement: itself and others that
 #: differ from it in their numbers. Random rules enter alone: five structures tell more than one five times.
 _BROOD = 5
@@ -47,6 +48,12 @@ class Breeder:
         # What was evaluated before this generation is forgotten, but for what was met again.
         self._since = 0
         self._met_again: list[str] = []
+        self._told = 0
+
+    @property
+    def tunes(self) -> bool:
+        """Whether numbers are tuned by refinement, and new structures enter with several sets of them."""
+        return self._problem.population >= _LEAST_TUNED or self._told >= _BEFORE_TUNING
 
     def begin(self) -> list[Offspring]:
         """Return the seed heuristics and, if there is room, variations of them."""
@@ -82,10 +89,11 @@ class Breeder:
             well_fitted: Ids of the structures among these whose predicted loss is near the measured one.
         """
         population, shares = self._problem.population, self._rates.shares()
+        most = 0
         if len(shares) == 1:
             most = population
-        else:
-            most = population // _REFINED_SHARE if population >= _LEAST_REFINED else 0
+        elif self.tunes:
+            most = population // _REFINED_SHARE
         refined = self._refiner.ask(
             pool,
             min(most, round(shares.get("refine", 0.0) * population)),
@@ -125,7 +133,7 @@ class Breeder:
                     proposals.append(made)
                 return self._with_bits_of_best(proposals)
 
-            if self._problem.population < _LEAST_REFINED:
+            if not self.tunes:
                 return gather(make, self._novelty, wanted)
             brood = 1 if names == ["newcomer"] else _BROOD
             found: list[Offspring] = []
@@ -170,7 +178,7 @@ class Breeder:
     def _with_bits_of_best(self, proposals: list[Offspring]) -> list[Offspring]:
         """Let random rules spend as many bits as the best rule so far."""
         random_rules = any(each.operator == "newcomer" for each in proposals)
-        if self._best is None or not random_rules or self._problem.population < _LEAST_REFINED:
+        if self._best is None or not random_rules or not self.tunes:
             return proposals
         bits = self._bits_of_best(math.nan)
         return [
@@ -189,6 +197,7 @@ class Breeder:
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the offspring asked for, in the same order."""
         check_count(self._asked, scored)
+        self._told += len(scored)
         known = self._parents | {each.candidate.id: each for each in scored}
         pairs = list(zip(self._asked, scored, strict=True))
         self._rates.tell((asked.operator, self._succeeded(asked, each, known)) for asked, each in pairs)
@@ -215,6 +224,7 @@ class Breeder:
             "refiner": self._refiner.state(),
             "since": self._since,
             "met_again": list(self._met_again),
+            "told": self._told,
         }
 
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
@@ -227,6 +237,7 @@ class Breeder:
         if self._since:
             self._novelty = Novelty(self._problem)
         self._met_again = list(state["met_again"])
+        self._told = state["told"]
         known = [each for each in archive.values() if each.generation >= self._since]
         known += [archive[each] for each in self._met_again]
         self._novelty.add([each.candidate for each in known])

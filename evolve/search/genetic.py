@@ -29,7 +29,7 @@ _PROMISING = 100
 #: Part of the parents that are structures of a well-fitted loss, where losses are fitted.
 _FITTED_PARENTS = 0.5
 #: Generations of random rules that an epoch begins with at most, and how many rules suffice.
-_LONGEST, _OPENING = 10, 1000
+_LONGEST, _OPENING = 20, 1000
 #: A search starts anew after so many generations in which the gap that its best rule leaves to the optimum
 #: has not closed by such a part.
 _PATIENCE, _CLOSED = 150, 0.1
@@ -140,7 +140,7 @@ class Genetic:
         """Whether templates are niches: where structure varies and each can have a few elites."""
         forms = sum(1 for each in self._problem.templates.values() if each.slots)
         varies = self._problem.operators.get("structure", 0.0) > 0
-        return varies and self.elites >= _LEAST_NICHE * forms
+        return varies and (self.elites >= _LEAST_NICHE * forms or self._breeder.tunes)
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Let the best of elites and offspring be the elites; start anew where nothing has risen for long."""

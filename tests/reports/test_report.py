@@ -257,6 +257,10 @@ def test_command_names_only_what_is_not_the_default(run, suite):
     )
     fitted = type(run.setup.config)(fit=True, copies=2)
     assert run_command(fitted) == "python -m evolve run --generations 6 --seed 0 --copies 2 --fit"
+    for fit, flag in ((None, ""), (True, ""), (False, " --no-fit")):
+        config = type(run.setup.config)(signals="gradient", fit=fit)
+        expected = f"python -m evolve run --generations 6 --seed 0 --signals gradient{flag}"
+        assert run_command(config) == expected
 
 
 def test_versions_are_those_of_the_manifest(copy):

@@ -19,7 +19,7 @@ from evolve.variation import newcomer
 
 @pytest.fixture(scope="module")
 def setup() -> Setup:
-    return prepare_run(RunConfig(datasets="suite", signals="gradient", population=60))
+    return prepare_run(RunConfig(datasets="suite", signals="gradient", population=60, fit=False))
 
 
 def weighted(loss: str, **parameters: float) -> Candidate:

@@ -15,7 +15,7 @@ from evolve.executors import make_executor
 from evolve.search.base import MOST_NODES, Novelty
 from evolve.search.calibration import spent_by, with_numbers_scaled
 from evolve.search.fitting import fitted_family, fitted_newcomer
-from evolve.setup import Setup, prepare_run
+from evolve.setup import Setup, prepare_run, stored_config
 from evolve.store import create_run
 
 
@@ -81,13 +81,13 @@ def test_what_cannot_be_fitted_has_no_family(setup):
     ladder = Candidate("ladder", (("clauses", ()), ("otherwise", "FP16")), ())
     assert fitted_family(setup.problem, ladder, 3.9) == []
     assert fitted_newcomer(setup.problem, ladder) == ladder
-    unfitted = prepare_run(RunConfig(datasets="suite", signals="gradient"))
+    unfitted = prepare_run(RunConfig(datasets="suite", signals="gradient", fit=False))
     assert fitted_family(unfitted.problem, START, 3.9) == []
 
 
 def test_rules_that_differ_on_any_of_sixteen_models_are_told_apart_where_losses_are_fitted(setup):
     """Good rules allocate alike on the first four."""
-    unfitted = prepare_run(RunConfig(datasets="suite", signals="gradient")).problem
+    unfitted = prepare_run(RunConfig(datasets="suite", signals="gradient", fit=False)).problem
     rules = [two_pass(first_price=200.0, second_price=price, rate=0.45, weight=0.9) for price in (13.0, 13.2)]
 
     def marks(problem):
@@ -96,8 +96,29 @@ def test_rules_that_differ_on_any_of_sixteen_models_are_told_apart_where_losses_
     assert (marks(unfitted), marks(setup.problem)) == (1, 2)
 
 
-def test_where_losses_may_be_read_there_is_nothing_to_fit():
-    assert prepare_run(RunConfig(fit=True)).problem.fit is None
+def test_where_losses_may_be_read_only_prices_are_set():
+    problem = prepare_run(RunConfig(datasets="suite", fit=True)).problem
+    assert problem.fit is None
+    slots = (START.slots[0], ("loss", "p.weight * model.loss"), START.slots[2])
+    bred = Candidate("two_pass", slots, (("first_price", 3.0), ("second_price", 6.0), ("weight", 90.0)))
+    (priced,) = fitted_family(problem, bred, 3.9)
+    changed = {name for name, value in priced.parameters if value != dict(bred.parameters)[name]}
+    assert changed == {"first_price", "second_price"}
+
+
+def test_fits_are_the_default_where_rules_predict_losses():
+    for signals in ("metadata", "statistics", "gradient"):
+        assert RunConfig(signals=signals).to_json()["fit"] is True
+        assert RunConfig(signals=signals, fit=False).to_json()["fit"] is False
+    assert "fit" not in RunConfig().to_json()
+    assert RunConfig(fit=True).to_json()["fit"] is True
+
+
+def test_runs_of_before_there_were_fits_fit_nothing():
+    stored = RunConfig(signals="gradient").to_json()
+    assert stored_config(stored).fit is True
+    del stored["fit"]
+    assert stored_config(stored).fit is False
 
 
 @pytest.mark.parametrize("strategy", ["genetic", "hillclimb"])
@@ -109,7 +130,6 @@ def test_a_search_that_fits_is_the_same_when_it_is_resumed(strategy, tmp_path):
         population=50,
         generations=4,
         seed=5,
-        fit=True,
     )
     setup = prepare_run(config)
     assert setup.resolved()["fit"] is True

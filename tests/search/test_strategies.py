@@ -179,8 +179,8 @@ def test_tell_wants_one_evaluation_an_offspring(name, surplus):
 
 
 @every_strategy
-@pytest.mark.parametrize("generations", [0, 1, 6])
-# Small populations refine no numbers unless told to; the state of CMA-ES is the largest.
+# Small populations tune no numbers in the first generations unless told to.
+@pytest.mark.parametrize("generations", [0, 1, 6, 11, 14])
 @pytest.mark.parametrize("operators", [OPERATORS, {"refine": 1.0}], ids=["all", "refine"])
 def test_a_restored_strategy_asks_as_the_original(name, generations, operators):
     searched = replace(problem(seed=3), operators=operators)
@@ -194,6 +194,16 @@ def test_a_restored_strategy_asks_as_the_original(name, generations, operators):
         assert origins(asked) == origins(copy.step())
         assert json.dumps(original.strategy.state()) == json.dumps(copy.strategy.state())
     assert name == "random" or set(operators) <= used or len(operators) > 1
+
+
+@pytest.mark.parametrize("name", [each for each in STRATEGIES if each != "random"])
+def test_small_populations_look_around_before_they_tune_numbers(name):
+    """A default run of six generations has no time for it; a longer one does not get far without."""
+    search = started(name, seed=13, population=24)
+    used = [{each.operator for each in asked} for asked in search.steps(6)]
+    assert "refine" not in set().union(*used)
+    # Each island looks around by itself.
+    assert "refine" in {each.operator for asked in search.steps(30) for each in asked}
 
 
 @every_strategy
