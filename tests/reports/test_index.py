@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 from evolve.reports.index import index_row, render_index
+
+SHIPPED = Path(__file__).parents[2] / "reports"
 
 
 def rows(text: str) -> list[str]:
@@ -19,6 +22,12 @@ def test_every_report_has_a_line_with_its_scores(run):
     assert f"{champion.fitness:.4f}" in line
     assert "the search found" in line
     assert line.count("|") - line.count("\\|") == 7
+
+
+def test_the_index_that_ships_says_what_the_reports_say():
+    """Runs of one's own may stand beside them."""
+    listed = rows((SHIPPED / "README.md").read_text(encoding="utf-8"))
+    assert set(rows(render_index(SHIPPED))) <= set(listed)
 
 
 def test_folders_come_in_order_of_their_names(run, tmp_path):
