@@ -20,9 +20,9 @@ from evolve.variation import redraw_parameters, words_for_numbers
 
 #: Refinement takes at most one of so many offspring, where other operators are in use.
 _REFINED_SHARE = 2
-#: Populations below this do without tuned numbers until they have seen so many candidates: the numbers of one
-#: structure would take all of a short search.
-_LEAST_TUNED, _BEFORE_TUNING = 48, 144
+#: Populations below this are small. They do without tuned numbers until they have seen so many candidates:
+#: the numbers of one structure would take all of a short search.
+_LEAST_LARGE, _BEFORE_TUNING = 48, 144
 #: Candidates that a varied structure enters with, where there is refinement: itself and others that
 #: differ from it in their numbers. Random rules enter alone: five structures tell more than one five times.
 _BROOD = 5
@@ -51,9 +51,14 @@ class Breeder:
         self._told = 0
 
     @property
+    def is_small(self) -> bool:
+        """Whether the population is too small to tune numbers from the start."""
+        return self._problem.population < _LEAST_LARGE
+
+    @property
     def tunes(self) -> bool:
         """Whether numbers are tuned by refinement, and new structures enter with several sets of them."""
-        return self._problem.population >= _LEAST_TUNED or self._told >= _BEFORE_TUNING
+        return not self.is_small or self._told >= _BEFORE_TUNING
 
     def begin(self) -> list[Offspring]:
         """Return the seed heuristics and, if there is room, variations of them."""

@@ -28,8 +28,9 @@ _LEAST_NICHE = 3
 _PROMISING = 100
 #: Part of the parents that are structures of a well-fitted loss, where losses are fitted.
 _FITTED_PARENTS = 0.5
-#: Generations of random rules that an epoch begins with at most, and how many rules suffice.
-_LONGEST, _OPENING = 20, 1000
+#: Generations of random rules that an epoch begins with at most, in large populations and in small ones,
+#: and how many rules suffice.
+_LONGEST, _LONGEST_OF_SMALL, _OPENING = 10, 20, 1000
 #: A search starts anew after so many generations in which the gap that its best rule leaves to the optimum
 #: has not closed by such a part.
 _PATIENCE, _CLOSED = 150, 0.1
@@ -84,7 +85,8 @@ class Genetic:
 
     @property
     def _opening_generations(self) -> int:
-        return min(_LONGEST, max(1, _OPENING // self._problem.population))
+        longest = _LONGEST_OF_SMALL if self._breeder.is_small else _LONGEST
+        return min(longest, max(1, _OPENING // self._problem.population))
 
     @property
     def elites(self) -> int:
