@@ -26,12 +26,14 @@ def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[C
         bits: Binary logarithm of the bits a weight to spend at the first price; NaN where nobody knows.
     """
     fitted = candidate if problem.fit is None else problem.fit(candidate)
+    if problem.fit is not None and fitted == candidate:
+        return []
     if problem.prices is not None:
         # Beside the fitted numbers those it was bred with: they may have been tuned to shares.
         tuned = [(each, problem.prices(each)) for each in dict.fromkeys((fitted, candidate))]
         if priced := [after for before, after in tuned if after != before]:
             return priced
-    if fitted == candidate:
+    if problem.fit is None:
         return []
     sweep = problem.templates[fitted.template].sweep
     assert sweep is not None
