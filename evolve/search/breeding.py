@@ -242,7 +242,8 @@ class Breeder:
         if self._since:
             self._novelty = Novelty(self._problem)
         self._met_again = list(state["met_again"])
-        self._told = state["told"]
+        # Runs that an earlier version began did not count.
+        self._told = state.get("told", 0)
         known = [each for each in archive.values() if each.generation >= self._since]
         known += [archive[each] for each in self._met_again]
         self._novelty.add([each.candidate for each in known])
