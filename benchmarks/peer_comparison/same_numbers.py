@@ -144,6 +144,8 @@ def _run_ours(
         signals=LEVEL,
         operators={name: OPERATORS[name] for name in NUMBER_OPERATORS if name in OPERATORS},
         start_from=(seed_rule.name,),
+        # Everybody has to find the numbers by evaluating.
+        fit=False,
     )
     setup = replace(prepare_run(config, catalogue), arena=problem.arena)
     summaries: list[GenerationSummary] = []
