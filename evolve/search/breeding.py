@@ -167,7 +167,7 @@ class Breeder:
         # Fitted losses are of one scale, so there the best rule knows better.
         target = bits if self._problem.fit is None else self._bits_of_best(bits)
         drawn = fitted_family(self._problem, first.candidate, target)[: _BROOD - 1]
-        how = "fitted to losses: " if drawn else ""
+        how = "" if not drawn else "its price set: " if self._problem.fit is None else "fitted to losses: "
         if not drawn:
             kept = {} if parent is None else dict(parent.candidate.parameters)
             drawn = [redraw_parameters(first.candidate, template, kept) for _ in range(_BROOD - 1)]

@@ -20,6 +20,8 @@ _FACTORS = (0.8, 1.25, 1.6)
 def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[Candidate]:
     """Return a candidate with fitted numbers, at one good price or several; none where nothing can be fitted.
 
+    A search that fits prices alone leaves the other numbers as they were bred.
+
     Args:
         problem: Knows how to fit, and what candidates spend.
         candidate: A rule as it was bred.
@@ -30,10 +32,11 @@ def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[C
         return []
     if problem.prices is not None:
         # Beside the fitted numbers those it was bred with: they may have been tuned to shares.
-        tuned = [(each, problem.prices(each)) for each in dict.fromkeys((fitted, candidate))]
+        bred = [fitted, candidate] if fitted != candidate else [candidate]
+        tuned = [(each, problem.prices(each)) for each in bred]
         if priced := [after for before, after in tuned if after != before]:
             return priced
-    if problem.fit is None:
+    if fitted == candidate:
         return []
     sweep = problem.templates[fitted.template].sweep
     assert sweep is not None

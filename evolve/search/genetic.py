@@ -22,8 +22,6 @@ _TOURNAMENT_SIZE = 2
 _NICHE = 12
 #: After so many offspring a rule gets half as many as before.
 _TIRES = 40.0
-#: Smaller populations have no niches: they need this many elites a template.
-_LEAST_NICHE = 3
 #: Structures that wait to be refined, elites or not: a structure is good only once its numbers are.
 _PROMISING = 100
 #: Part of the parents that are structures of a well-fitted loss, where losses are fitted.
@@ -59,10 +57,10 @@ class Genetic:
 
     The first generation holds every seed heuristic and, if there is room, variations of them.
     Each later one is the offspring of tournament winners among the elites, which are the best
-    of everything so far. In large populations the code templates are niches: of each the best
-    structures survive, once each (clearing, Pétrowski 1996), and have offspring. On the
-    suite the form that is good early wins the whole population otherwise, and the median share
-    of the optimum after 2000 evaluations falls from above 0.99 to 0.97.
+    of everything so far. Once numbers are tuned, which in small populations takes a few generations,
+    the code templates are niches: of each the best structures survive, once each (clearing, Pétrowski
+    1996), and have offspring. On the suite the form that is good early wins the whole population
+    otherwise, and the median share of the optimum after 2000 evaluations falls from above 0.99 to 0.97.
 
     A search that has come to rest starts anew: epochs from random rules, and after every third
     one from the best of all, so that what they found is combined.
@@ -139,10 +137,8 @@ class Genetic:
 
     @property
     def _has_niches(self) -> bool:
-        """Whether templates are niches: where structure varies and each can have a few elites."""
-        forms = sum(1 for each in self._problem.templates.values() if each.slots)
-        varies = self._problem.operators.get("structure", 0.0) > 0
-        return varies and (self.elites >= _LEAST_NICHE * forms or self._breeder.tunes)
+        """Whether templates are niches: where structure varies, and numbers are tuned."""
+        return self._problem.operators.get("structure", 0.0) > 0 and self._breeder.tunes
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Let the best of elites and offspring be the elites; start anew where nothing has risen for long."""
