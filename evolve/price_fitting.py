@@ -3,11 +3,10 @@
 A Lagrangian rule gives each layer the format of least weighted bits plus priced loss. While weights and
 losses stay what they are, all that it does to a model hangs on one number, the price. So the models are
 allocated once for each of a range of prices, and what any form of a price brings, with any numbers, is read
-from that table: tens of thousands of prices for the cost of a few evaluations. Sweeping the price is Shoham &
-Gersho 1988, "Efficient bit allocation for an arbitrary set of quantizers".
+from that table: tens of thousands of prices for the cost of a few evaluations.
 
-Shapes: G prices of a table, M models, N layers of all of them, P places tried together, F numbers of a price,
-S values of the number that multiplies it.
+Shapes: M models, N layers of all of them, P places tried together, F numbers of a price, S values of the
+number that multiplies it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 
 from evolve.candidates import Candidate
 from evolve.errors import RuleError
-from evolve.evaluation import Stack, optimum_of, optimum_share
 from evolve.heuristics import ParameterValues
 from evolve.parameters import Parameter, Sweep
+from evolve.price_tables import PriceTable, PriceTables
 from evolve.profiles import ModelProfile
 from evolve.python_source import compile_rule
 from evolve.templates import Template
@@ -34,9 +33,6 @@ from evolve.views import ModelView
 
 FloatArray = NDArray[np.float64]
 
-#: The range of prices: so many over all of it, and then so many over the part in which bits change in more
-#: than a few of the models.
-_LEAST, _MOST, _COARSE, _FINE, _FEW = 1e-4, 1e7, 23, 192, 0.02
 #: Tables kept; a price that changes finds that of its weights and losses again.
 _TABLES = 64
 #: Places tried at once, and how often. The next are drawn around the best few, ever nearer.
@@ -47,48 +43,12 @@ _SPREAD, _NARROWER, _NEAR = 0.25, 0.55, 0.05
 _SWEPT, _BETWEEN = 65, 15
 #: Significant digits of the numbers.
 _DIGITS = 4
-#: Layers times prices that are allocated at once, so that memory is bounded and a cache holds most of it.
-_CHUNK = 60_000
 #: Prices that differ by less within a model, relatively, are one.
 _EQUAL = 1e-9
 _TINY = 1e-30
 
 _compiled = lru_cache(maxsize=4096)(compile_rule)
 _FAILURES = (ValueError, ArithmeticError, TypeError, RuleError)
-
-
-@dataclass(frozen=True)
-class PriceTable:
-    """What each price brings on each model.
-
-    Attributes:
-        prices: (G,) prices, each larger than the one before by the same factor.
-        shares: (G, M) shares of the optimum.
-        spent: (G, M) weighted bits.
-        lost: (G, M) predicted losses.
-    """
-
-    prices: FloatArray
-    shares: FloatArray
-    spent: FloatArray
-    lost: FloatArray
-
-    def at(self, values: FloatArray, prices: FloatArray) -> FloatArray:
-        """Return (…, M) what one of the tables holds at the prices nearest to (…, M) others."""
-        return self.at_places(values, self.places(prices))
-
-    def places(self, prices: FloatArray) -> FloatArray:
-        """Return where prices stand in the table, in rows from its first on."""
-        step = np.log(self.prices[1] / self.prices[0])
-        found: FloatArray = np.log(prices / self.prices[0]) / step
-        return found
-
-    def at_places(self, values: FloatArray, places: FloatArray) -> FloatArray:
-        """Return (…, M) what one of the tables holds in the rows nearest to (…, M) places."""
-        count = values.shape[1]
-        rows = np.clip(np.rint(places), 0, len(values) - 1).astype(np.intp)
-        found: FloatArray = np.take(values, rows * count + np.arange(count))
-        return found
 
 
 class PriceFit:
@@ -104,9 +64,8 @@ class PriceFit:
         self, profiles: Sequence[ModelProfile], level: str, templates: Mapping[str, Template]
     ) -> None:
         models = [each for each in profiles if each.formats == profiles[0].formats]
-        self._stack = Stack(models, level)
+        self._price_tables = PriceTables(models, level)
         self._templates = templates
-        self._optima = np.array([optimum_of(each).fitness for each in models])
         self._tables: dict[object, PriceTable | None] = {}
 
     def __call__(self, candidate: Candidate) -> Candidate:
@@ -124,7 +83,7 @@ class PriceFit:
             return candidate
         source = str(dict(candidate.slots)[sweep.price]) if sweep.price else "1.0"
         own = [each for name, each in numbers.items() if name in sweep.along or _reads(source, name)]
-        price = _Price(self._stack.view, table, source, sweep, own)
+        price = _Price(self._price_tables.view, table, source, sweep, own)
         digest = hashlib.blake2b(candidate.id.encode(), digest_size=8).digest()
         try:
             with np.errstate(all="ignore"):
@@ -155,34 +114,13 @@ class PriceFit:
         return self._tables[key]
 
     def _tabulate(self, weight: str, loss: str, numbers: Mapping[str, float]) -> PriceTable | None:
-        view = self._stack.view
+        view = self._price_tables.view
         rule = _compiled(f"def allocate(model, p):\n    return ({weight}), ({loss})\n", "<price>")
         weights, losses = rule(view, ParameterValues({name: np.array([[n]]) for name, n in numbers.items()}))
-        weights = np.broadcast_to(weights, (1, view.num_layers))
-        losses = np.broadcast_to(losses, (len(view.formats), 1, view.num_layers))
-        coarse = np.geomspace(_LEAST, _MOST, _COARSE)
-        choices = view.cheapest(weights * view.bits + coarse[:, None] * losses)
-        spent = np.add.reduceat(weights * view.bits_of(choices), view.offsets[:-1], axis=1)
-        changing = np.flatnonzero((np.diff(spent, axis=0) != 0).mean(axis=1) > _FEW)
-        if not len(changing):
-            return None
-        prices = np.geomspace(coarse[changing[0]], coarse[changing[-1] + 1], _FINE)
-        return self._allocate(weights, losses, prices)
-
-    def _allocate(self, weights: FloatArray, losses: FloatArray, prices: FloatArray) -> PriceTable:
-        view = self._stack.view
-        first = view.offsets[:-1]
-        size = max(1, _CHUNK // view.num_layers)
-        bits = weights * view.bits
-        shares, spent, lost = np.empty((3, len(prices), len(first)))
-        for start in range(0, len(prices), size):
-            rows = slice(start, start + size)
-            choices = view.cheapest(bits + prices[rows, None] * losses)
-            fitness = self._stack.score(choices).fitness
-            shares[rows] = [optimum_share(each, self._optima) for each in fitness]
-            spent[rows] = np.add.reduceat(weights * view.bits_of(choices), first, axis=1)
-            lost[rows] = np.add.reduceat(view.pick(losses, choices), first, axis=1)
-        return PriceTable(prices, shares, spent, lost)
+        layers = np.broadcast_to(weights, (1, view.num_layers))[0]
+        return self._price_tables.make(
+            layers, np.broadcast_to(losses, (len(view.formats), 1, view.num_layers))[:, 0]
+        )
 
 
 class _Price:

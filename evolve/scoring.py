@@ -163,15 +163,9 @@ def prepare(
     total_params = np.add.reduceat(params, bounds[:-1])
     _require(bool(total_params.all()), "num_params", "at least one weight in each model", total_params)
 
-    # Multiples of the spacing of floats at the largest sum add up exactly.
-    widths = np.broadcast_to(widths, losses.shape)
-    widest = np.maximum.reduceat(widths.max(axis=1), bounds[:-1])
-    unit = np.repeat(np.spacing(total_params * widest), sizes)[:, None]
     layers = np.zeros((padded[-1], losses.shape[1]), dtype=np.complex128)
     rows = np.arange(len(params)) + np.repeat(padded[:-1] - bounds[:-1], sizes)
-    layers.real[rows] = np.rint(params[:, None] * widths / unit) * unit
-    with np.errstate(divide="ignore"):  # a sensitivity of 1 retains nothing: log 0 = -inf
-        layers.imag[rows] = np.rint(np.log1p(-losses) / _LOG_UNIT) * _LOG_UNIT
+    layers[rows] = layer_totals(params, widths, losses, bounds)
     group_size = _choose_group_size(*layers.shape)
     groups = layers.reshape(-1, group_size, layers.shape[1])
     packed = groups[:, 0]
@@ -187,6 +181,31 @@ def prepare(
         sums=packed.ravel(),
         first_sums=np.arange(0, packed.size, packed.shape[1], dtype=np.uint32),
     )
+
+
+def layer_totals(
+    params: FloatArray, widths: FloatArray, losses: FloatArray, bounds: NDArray[np.int64]
+) -> NDArray[np.complex128]:
+    """Return what each layer of a stack has in each format, (N, K): bits + i · log retention.
+
+    They are rounded so that sums over the layers of a model are exact.
+
+    Args:
+        params: Weights per layer, (N,).
+        widths: Bits per weight of each format, (K,), or of each layer in each format, (N, K).
+        losses: Loss of accuracy of each layer in each format, (N, K).
+        bounds: Where each model's layers begin, then N: (M + 1,).
+    """
+    # Multiples of the spacing of floats at the largest sum add up exactly.
+    widths = np.broadcast_to(widths, losses.shape)
+    widest = np.maximum.reduceat(widths.max(axis=1), bounds[:-1])
+    total_params = np.add.reduceat(params, bounds[:-1])
+    unit = np.repeat(np.spacing(total_params * widest), np.diff(bounds))[:, None]
+    totals = np.empty(losses.shape, dtype=np.complex128)
+    totals.real = np.rint(params[:, None] * widths / unit) * unit
+    with np.errstate(divide="ignore"):  # a sensitivity of 1 retains nothing: log 0 = -inf
+        totals.imag = np.rint(np.log1p(-losses) / _LOG_UNIT) * _LOG_UNIT
+    return totals
 
 
 @dataclass(frozen=True, eq=False)

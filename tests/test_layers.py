@@ -75,6 +75,7 @@ evolve.rule_calls
 evolve.loss_fitting
 evolve.families
 evolve.evaluation
+evolve.price_tables
 evolve.price_fitting
 evolve.results
 

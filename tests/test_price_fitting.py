@@ -51,7 +51,10 @@ def shares(candidate: Candidate) -> np.ndarray:
 def test_a_table_holds_what_the_rule_reaches_at_each_price(prices):
     table = prices.table(weighted(1.0))
     for place in range(0, len(table.prices), 31):
-        np.testing.assert_array_equal(table.shares[place], shares(weighted(float(table.prices[place]))))
+        reached = shares(weighted(float(table.prices[place])))
+        above = reached > 0.1  # below the cliff hardly anything may be retained, and sums are rounded
+        np.testing.assert_array_equal(table.shares[place, above], reached[above])
+        np.testing.assert_allclose(table.shares[place], reached, rtol=1e-12)
     assert (np.diff(table.spent, axis=0) >= 0).all()
     assert (np.diff(table.lost, axis=0) <= 1e-12).all()
     np.testing.assert_array_equal(table.at(table.spent, table.prices[[7]][:, None]), table.spent[[7]])
