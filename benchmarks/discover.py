@@ -160,7 +160,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("levels", nargs="*", choices=[*SEARCHES, []], help="levels to search (default: all)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that evaluate")
+    parser.add_argument("--workers", type=int, default=2, help="processes that evaluate and fit")
     parser.add_argument("--seed", type=int, help="another seed than that of the rule that ships")
     parser.add_argument("--ship", action="store_true", help="write the champions to heuristics/")
     parser.add_argument("--only-table", action="store_true", help="search nothing")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -12,7 +11,7 @@ from evolve.batches import evaluate_candidates
 from evolve.candidates import Offspring, Scored
 from evolve.configuration import RunConfig
 from evolve.errors import RunError
-from evolve.executors import make_executor
+from evolve.executors import make_executor, single_threaded
 from evolve.search.base import Strategy, rank_key
 from evolve.setup import Setup
 from evolve.store import RunStore, Snapshot, scored_to_json
@@ -122,21 +121,21 @@ def search(
     Args:
         setup: What is searched, from `prepare_run`.
         store: The run's directory, possibly with committed generations.
-        workers: Processes that evaluate; the result is the same for any number.
+        workers: Processes that evaluate, and fit where a search does; the result is the same for any number.
         observe: Called after each committed generation.
         should_stop: Asked after each generation; True ends the search so that it can be resumed.
     """
-    strategy = setup.new_strategy()
     scored = store.scored()
     archive = {each.candidate.id: each for each in scored}
     best = finalists(scored)
     summaries = _summaries(store)
     snapshot = store.snapshot()
-    if snapshot is not None and not snapshot.finished:
-        _restore(strategy, snapshot, archive, store)
     generation = 0 if snapshot is None else snapshot.generation
     finished = snapshot is not None and snapshot.finished
-    with make_executor(setup.arena, workers) as executor, _single_threaded():
+    with make_executor(setup.arena, workers, setup.problem) as executor, single_threaded():
+        strategy = setup.new_strategy(executor.spread)
+        if snapshot is not None and not snapshot.finished:
+            _restore(strategy, snapshot, archive, store)
         while not finished:
             asked = strategy.ask()
             offspring = within_limit(asked, archive, setup.config.evaluations)
@@ -165,17 +164,6 @@ def search(
     if finished and outcome.champion is not None:
         store.write("champion.json", scored_to_json(outcome.champion))
     return outcome
-
-
-def _single_threaded() -> AbstractContextManager[object]:
-    """Let linear algebra use one thread: its matrices are small, and more threads wait for each other.
-
-    Fits of losses take four times as long with two. Nor can what is found depend on how many there are.
-    """
-    from threadpoolctl import threadpool_limits
-
-    limited: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
-    return limited
 
 
 def _summarise(

@@ -1,4 +1,4 @@
-"""How evaluations are mapped: an executor is nothing but an ordered ``map`` over tasks."""
+"""How the work of a search is mapped: evaluations, and whatever else breeding needs for many candidates."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
 from evolve.evaluation import Arena, Failure, ModelScores, Task
+from evolve.search.base import Found, Item, Problem, Spread
 
 Results = list[list[ModelScores | Failure]]
 
 
 class Executor(Protocol):
     """Evaluates tasks; results come in the order of the tasks, whoever computed them."""
+
+    @property
+    def spread(self) -> Spread | None:
+        """What `Problem.spread` is to be."""
 
     def map(self, tasks: Sequence[Task]) -> Results:
         """Evaluate the tasks."""
@@ -31,7 +38,14 @@ class Executor(Protocol):
 
 
 class Serial:
-    """Evaluates in this process."""
+    """Evaluates in this process.
+
+    Args:
+        arena: The models and the information level.
+    """
+
+    #: Breeding needs nobody's help.
+    spread: Spread | None = None
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
@@ -55,20 +69,29 @@ class Processes:
     Args:
         arena: The models and the information level.
         workers: How many processes.
+        problem: What is searched; None where nothing is bred.
     """
 
-    def __init__(self, arena: Arena, workers: int) -> None:
+    def __init__(self, arena: Arena, workers: int, problem: Problem | None = None) -> None:
+        # Plugins are not needed there, and modules cannot be sent.
+        sent = None if problem is None else replace(problem, seeds=(), plugins={}, spread=None)
         self._pool = ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(arena,),
+            initargs=(arena, sent),
         )
 
     def map(self, tasks: Sequence[Task]) -> Results:
         """Evaluate the tasks, several at once."""
         with _interrupts_held():
             results = self._pool.map(_evaluate_in_worker, tasks)
+        return list(results)
+
+    def spread(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> list[Found]:
+        """Call a function for each item, several at once, with the problem."""
+        with _interrupts_held():
+            results = self._pool.map(partial(_call_in_worker, function), items)
         return list(results)
 
     def __enter__(self) -> Self:
@@ -80,9 +103,20 @@ class Processes:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def make_executor(arena: Arena, workers: int) -> Executor:
-    """Return the executor for this number of workers."""
-    return Serial(arena) if workers == 1 else Processes(arena, workers)
+def make_executor(arena: Arena, workers: int, problem: Problem | None = None) -> Executor:
+    """Return the executor for this number of workers; with a problem it helps to breed too."""
+    return Serial(arena) if workers == 1 else Processes(arena, workers, problem)
+
+
+def single_threaded() -> AbstractContextManager[object]:
+    """Let linear algebra use one thread: its matrices are small, and more threads wait for each other.
+
+    Fits of losses take four times as long with two. Nor can what is found depend on how many there are.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limited: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
+    return limited
 
 
 @contextmanager
@@ -100,12 +134,14 @@ def _interrupts_held() -> Iterator[None]:
 
 
 _worker_arena: Arena | None = None
+_worker_problem: Problem | None = None
 
 
-def _start_worker(arena: Arena) -> None:
-    global _worker_arena
+def _start_worker(arena: Arena, problem: Problem | None) -> None:
+    global _worker_arena, _worker_problem
     end_with_parent()
-    _worker_arena = arena
+    single_threaded()
+    _worker_arena, _worker_problem = arena, problem
 
 
 def end_with_parent() -> None:
@@ -123,3 +159,8 @@ def end_with_parent() -> None:
 def _evaluate_in_worker(task: Task) -> list[ModelScores | Failure]:
     assert _worker_arena is not None
     return _worker_arena.evaluate(task)
+
+
+def _call_in_worker(function: Callable[[Problem, Item], Found], item: Item) -> Found:
+    assert _worker_problem is not None
+    return function(_worker_problem, item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from evolve.plugins import Catalogue, load_catalogue
 from evolve.price_fitting import PriceFit
 from evolve.profiles import LAYER_TYPES
 from evolve.search import STRATEGIES, find_strategy, make_strategy
-from evolve.search.base import OPERATORS, Problem, Strategy
+from evolve.search.base import OPERATORS, Problem, Spread, Strategy
 from evolve.search.islands import StrategyFactory
 from evolve.templates import Template
 from evolve.views import measured_everywhere
@@ -50,9 +50,10 @@ class Setup:
     problem: Problem
     arena: SearchArena
 
-    def new_strategy(self) -> Strategy:
-        """Return the strategy of the configuration, at its start."""
-        return make_strategy(self.config.strategy, self.problem, _makers(self.catalogue))
+    def new_strategy(self, spread: Spread | None = None) -> Strategy:
+        """Return the strategy of the configuration, at its start; it may spread work over processes."""
+        problem = replace(self.problem, spread=spread)
+        return make_strategy(self.config.strategy, problem, _makers(self.catalogue))
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration with the hashes of data and heuristics: what ``config.json`` holds."""

@@ -162,7 +162,7 @@ def test_what_is_known_is_not_evaluated_again(tmp_path, monkeypatch):
         evaluated.extend(each.id for each in candidates)
         return real(candidates, *rest)
 
-    monkeypatch.setattr(type(setup), "new_strategy", lambda _: strategy)
+    monkeypatch.setattr(type(setup), "new_strategy", lambda *_: strategy)
     monkeypatch.setattr(engine, "evaluate_candidates", counting)
     store, outcome = run(tmp_path, setup=setup)
     assert len(evaluated) == len(set(evaluated)) == len(outcome.scored) == 2 + 3

@@ -12,7 +12,11 @@ from evolve.cli.output import print_json, print_results
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 _WORKERS = click.option(
-    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that evaluate."
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that evaluate and fit.",
 )
 _FIGURES = click.option("--figures/--no-figures", default=True, help="Draw the report's pictures.")
 _CONTROL = click.option(

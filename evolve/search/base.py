@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from evolve.grammar import Vocabulary
 from evolve.templates import Template
 
 FloatArray = NDArray[np.float64]
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 #: What may vary a candidate, with the default weight of each: its share of the offspring before
 #: anything is known of its success (see `evolve.search.rates`).
@@ -63,6 +65,8 @@ class Problem:
         fit: Fits the numbers of a candidate's predicted loss to measured ones; None where that is not wanted.
         prices: Sets the numbers of a candidate's price to what does best; as it is where that cannot be told.
             None where losses are not fitted either.
+        spread: Spreads the calls of a function, with this problem and each of some items, over processes;
+            None calls one after the other.
     """
 
     seeds: tuple[Offspring, ...]
@@ -76,6 +80,20 @@ class Problem:
     plugins: Mapping[str, OperatorPlugin] = field(default_factory=dict)
     fit: Fit | None = None
     prices: Callable[[Candidate], Candidate] | None = None
+    spread: Spread | None = None
+
+    def each(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> list[Found]:
+        """Return what a function of a module, one without side effects, finds for each item, in order."""
+        if self.spread is None:
+            return [function(self, each) for each in items]
+        return self.spread(function, items)
+
+
+class Spread(Protocol):
+    """Calls a function for many items at once."""
+
+    def __call__(self, function: Callable[[Problem, Item], Found], items: Sequence[Item], /) -> list[Found]:
+        """Return what the function finds for each item, in order."""
 
 
 #: Rounds of proposals a strategy makes to find rules that allocate in a new way.

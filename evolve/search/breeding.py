@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evolve.candidates import Candidate, Evaluation, Offspring, Scored
+from evolve.candidates import Evaluation, Offspring, Scored
 from evolve.grammar import seeded
 from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, gather, rank_key
 from evolve.search.calibration import calibrated, spent_by
-from evolve.search.fitting import fitted_family, fitted_newcomer
+from evolve.search.fitting import Wanted, family_of, newcomer_of
 from evolve.search.operators import Select, apply_operator
 from evolve.search.rates import OperatorRates
 from evolve.search.refiner import Refiner
@@ -130,13 +130,8 @@ class Breeder:
                 for draw in self._seeds.draw(count):
                     reseed(draw)
                     (operator,) = random.choices(names, weights)
-                    made = apply_operator(operator, self._problem, noted)
-                    if operator == "newcomer" and self._problem.fit is not None:
-                        fitted = fitted_newcomer(self._problem, made.candidate)
-                        how = ", its numbers set by fit and price" if fitted != made.candidate else ""
-                        made = replace(made, candidate=fitted, change=made.change + how)
-                    proposals.append(made)
-                return self._with_bits_of_best(proposals)
+                    proposals.append(apply_operator(operator, self._problem, noted))
+                return self._prepared(proposals)
 
             if not self.tunes:
                 return gather(make, self._novelty, wanted)
@@ -147,57 +142,59 @@ class Breeder:
                 if not first:
                     break
                 found += first
-                siblings: list[Offspring] = []
-                for each, draw in zip(first, self._seeds.draw(len(first)), strict=True):
-                    reseed(draw)
-                    siblings += self._siblings(each)
-                del siblings[wanted - len(found) :]
+                siblings = self._siblings(first, reseed)[: wanted - len(found)]
                 new = self._novelty.add([each.candidate for each in siblings])
                 found += [each for each, is_new in zip(siblings, new, strict=True) if is_new]
             return found
 
-    def _siblings(self, first: Offspring) -> list[Offspring]:
-        """Give a new structure other numbers too, so that it is not judged by those it came with."""
-        template = self._problem.templates[first.candidate.template]
-        if first.operator in ("parameters", "newcomer") or not template.parameters_of(first.candidate):
-            return []
-        parent = self._parents.get(first.parents[0])
-        # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
-        bits = math.nan if parent is None else spent_by(self._problem, parent.candidate)
-        # Fitted losses are of one scale, so there the best rule knows better.
-        target = bits if self._problem.fit is None else self._bits_of_best(bits)
-        drawn = fitted_family(self._problem, first.candidate, target)[: _BROOD - 1]
-        how = "" if not drawn else "its price set: " if self._problem.fit is None else "fitted to losses: "
-        if not drawn:
-            kept = {} if parent is None else dict(parent.candidate.parameters)
-            drawn = [redraw_parameters(first.candidate, template, kept) for _ in range(_BROOD - 1)]
-            drawn = calibrated(self._problem, drawn, bits)
-        changes = [f"{first.change}; {how}{words_for_numbers(first.candidate, each)}" for each in drawn]
-        return [
-            replace(first, candidate=each, change=change) for each, change in zip(drawn, changes, strict=True)
+    def _prepared(self, proposals: list[Offspring]) -> list[Offspring]:
+        """Fit random rules, where there are fits, and let them spend as many bits as the best rule so far."""
+        places = [place for place, each in enumerate(proposals) if each.operator == "newcomer"]
+        bits = self._bits_of_best() if places and self.tunes else None
+        newcomers = [(proposals[place].candidate, math.nan if bits is None else bits) for place in places]
+        found = self._problem.each(newcomer_of, newcomers)
+        for place, (candidate, is_fitted) in zip(places, found, strict=True):
+            made = proposals[place]
+            how = ", its numbers set by fit and price" if is_fitted else ""
+            proposals[place] = replace(made, candidate=candidate, change=made.change + how)
+        return proposals
+
+    def _siblings(self, first: Sequence[Offspring], reseed: Callable[[int], None]) -> list[Offspring]:
+        """Give new structures other numbers too, so that they are not judged by those they came with."""
+        draws = self._seeds.draw(len(first))
+        chosen = [pair for pair in zip(first, draws, strict=True) if self._has_new_numbers(pair[0])]
+        parents = [self._parents.get(each.parents[0]) for each, _ in chosen]
+        best = self._bits_of_best()
+        wanted = [
+            Wanted(each.candidate, None if parent is None else parent.candidate, best)
+            for (each, _), parent in zip(chosen, parents, strict=True)
         ]
+        families = self._problem.each(family_of, wanted)
+        found = []
+        for (each, draw), parent, (family, bits) in zip(chosen, parents, families, strict=True):
+            if family:
+                how = "its price set: " if self._problem.fit is None else "fitted to losses: "
+                drawn = family[: _BROOD - 1]
+            else:
+                reseed(draw)
+                how = ""
+                kept = {} if parent is None else dict(parent.candidate.parameters)
+                template = self._problem.templates[each.candidate.template]
+                drawn = [redraw_parameters(each.candidate, template, kept) for _ in range(_BROOD - 1)]
+                drawn = calibrated(self._problem, drawn, bits)
+            for candidate in drawn:
+                change = f"{each.change}; {how}{words_for_numbers(each.candidate, candidate)}"
+                found.append(replace(each, candidate=candidate, change=change))
+        return found
 
-    def _bits_of_best(self, otherwise: float) -> float:
-        return otherwise if self._best is None else spent_by(self._problem, self._best.candidate)
+    def _bits_of_best(self) -> float | None:
+        return None if self._best is None else spent_by(self._problem, self._best.candidate)
 
-    def _with_bits_of_best(self, proposals: list[Offspring]) -> list[Offspring]:
-        """Let random rules spend as many bits as the best rule so far."""
-        random_rules = any(each.operator == "newcomer" for each in proposals)
-        if self._best is None or not random_rules or not self.tunes:
-            return proposals
-        bits = self._bits_of_best(math.nan)
-        return [
-            replace(each, candidate=self._spending(each.candidate, bits))
-            if each.operator == "newcomer"
-            else each
-            for each in proposals
-        ]
-
-    def _spending(self, candidate: Candidate, bits: float) -> Candidate:
-        sweep = self._problem.templates[candidate.template].sweep
-        # A fit has changed the scale of the loss, so all that multiplies it changes together.
-        along = () if self._problem.fit is None or sweep is None else sweep.along
-        return calibrated(self._problem, [candidate], bits, along)[0]
+    def _has_new_numbers(self, offspring: Offspring) -> bool:
+        """Whether others with other numbers come beside an offspring."""
+        template = self._problem.templates[offspring.candidate.template]
+        varied = offspring.operator not in ("parameters", "newcomer")
+        return varied and bool(template.parameters_of(offspring.candidate))
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Take the evaluations of the offspring asked for, in the same order."""

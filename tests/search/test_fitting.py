@@ -122,7 +122,7 @@ def test_runs_of_before_there_were_fits_fit_nothing():
 
 
 @pytest.mark.parametrize("strategy", ["genetic", "hillclimb"])
-def test_a_search_that_fits_is_the_same_when_it_is_resumed(strategy, tmp_path):
+def test_a_search_that_fits_is_the_same_when_it_is_resumed_with_any_number_of_workers(strategy, tmp_path):
     config = RunConfig(
         datasets="suite",
         signals="metadata",
@@ -136,12 +136,14 @@ def test_a_search_that_fits_is_the_same_when_it_is_resumed(strategy, tmp_path):
     whole = create_run("whole", setup.resolved(), tmp_path)
     search(setup, whole)
     parts = create_run("parts", setup.resolved(), tmp_path)
-    for _ in range(4):
-        search(prepare_run(config), parts, should_stop=lambda: True)
+    for workers in (1, 2, 1, 2):
+        search(prepare_run(config), parts, workers=workers, should_stop=lambda: True)
     journals = [(each.path / "journal.jsonl").read_bytes() for each in (whole, parts)]
     assert journals[0] == journals[1]
     changes = [json.loads(line).get("change", "") for line in journals[0].splitlines()]
     assert any("its numbers set by fit and price" in each for each in changes if each.startswith("a random"))
+    # A genetic search opens with random rules alone.
+    assert any("fitted to losses" in each for each in changes) == (strategy == "hillclimb")
 
 
 def test_fitted_rules_do_not_grow_beyond_what_one_can_read(setup):
