@@ -276,6 +276,9 @@ def parse_allocation(data: object) -> Allocation:
     Raises:
         ProfileError: Something is missing, unknown, of the wrong type or out of bounds.
     """
+    if isinstance(data, dict) and "formats" in data and "model" not in data:
+        cure = "`evolve allocate` makes an allocation of it."
+        raise ProfileError("this is a profile, not an allocation", cure=cure)
     top = parse_object(data, _FIELDS, _OPTIONAL_FIELDS)
     predicted = {
         name: float(parse_value(value, _PREDICTION, f"predicted.{name}", None))

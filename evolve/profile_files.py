@@ -127,6 +127,9 @@ def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> M
         ProfileError: Something is missing, unknown, of the wrong type or out of bounds.
     """
     with blamed_on(file):
+        if isinstance(data, dict) and "model" in data and "formats" not in data:
+            cure = "Give the profile that it was made from; `evolve profile` writes one."
+            raise ProfileError("this is an allocation, not a profile", cure=cure)
         top = parse_object(data, PROFILE_FIELDS, optional=_OPTIONAL_FIELDS)
         formats = [_parse_format(each) for each in top["formats"]]
         if not formats:

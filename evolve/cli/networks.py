@@ -114,7 +114,7 @@ def apply(
 @click.option(
     "--cache", type=_FILE, default=CACHE, show_default=True, help="Where measurements are kept, by content."
 )
-@click.option("--task", help="classification, language, embedding or regression.  [default: by the labels]")
+@click.option("--task", help="classification, language, embedding or regression.  [default: the profile's]")
 @click.option("--batch-size", default=64, show_default=True, help="Samples a batch of an ONNX model.")
 @click.option("--seed", default=0, show_default=True, help="Of the resamples of intervals.")
 def check_network(
@@ -155,8 +155,8 @@ def check_network(
     if report is not None:
         check_report_folder(report, overwrite)
     allocation, notes = _find(spec, profile_file, budgets, signals)
-    networks = load_networks(model, data, calibration, task, batch_size)
     measured = _profile(profile_file)
+    networks = load_networks(model, data, calibration, _task(task, measured), batch_size)
     with CellProgress("allocation") as progress:
         verdict = judge(
             networks,
@@ -189,6 +189,18 @@ def _find(spec: str, profile_file: Path | None, budgets: tuple[str, ...], signal
     from evolve.networks.choosing import find_allocation
 
     return find_allocation(spec, _profile(profile_file), budgets, signals)
+
+
+def _task(wanted: str | None, measured: Any) -> str | None:
+    """Return the task: that of the profile, so that what it predicts is what is measured."""
+    from evolve.networks.metrics import TASKS
+
+    known = None if measured is None else measured.provenance.get("task")
+    if known not in TASKS:
+        return wanted
+    if wanted not in (None, known):
+        raise NetworkError("another task than the profile's", field="--task", expected=known, found=wanted)
+    return str(known)
 
 
 def _profile(file: Path | None) -> Any:

@@ -23,7 +23,9 @@ _SHOWN = 10
     help="The profile.  [default: NAME.json, .json.gz is smaller]",
 )
 @click.option("--resume", is_flag=True, help="Go on with an unfinished profile of the same output.")
-@click.option("--task", help="classification, language, embedding or regression.  [default: by the labels]")
+@click.option(
+    "--task", help="classification, language, embedding or regression.  [default: by the data]"
+)
 @click.option("--batch-size", default=64, show_default=True, help="Samples a batch of an ONNX model.")
 @click.option("--seed", default=0, show_default=True, help="Of random directions (Fisher, Hessian).")
 @click.option("--hessian-probes", default=8, show_default=True, help="Probes of the Hessian trace, 0: none.")
@@ -61,6 +63,7 @@ def profile(
     """
     from evolve.cli.progress import CellProgress
     from evolve.networks import DEFAULT_FORMATS, load_network, profile_network
+    from evolve.networks.metrics import DIVERGENCES
     from evolve.profile_files import save_profile
     from evolve.reports.network_report import check_report_folder, profile_report, write_network_report
 
@@ -104,8 +107,8 @@ def profile(
         )
         return
     print_table(
-        f"{made.name}: {made.num_layers} layers, {made.total_params:,} weights",
-        ["format", "bits", "sum of divergences"],
+        f"{made.name}: {made.num_layers} layers, {made.total_params:,} weights, {loaded.task}",
+        ["format", "bits", f"sum of divergences ({DIVERGENCES[loaded.task]})"],
         [
             (name, float(bits), f"{loss:.3g}")
             for name, bits, loss in zip(made.format_names, made.bits, made.loss.sum(axis=0), strict=True)

@@ -24,6 +24,13 @@ FloatArray = NDArray[np.float64]
 
 TASKS = ("classification", "language", "embedding", "regression")
 LABELLED = ("classification", "language")
+#: What the divergence of each task is.
+DIVERGENCES = {
+    "classification": "KL divergence",
+    "language": "KL divergence",
+    "embedding": "1 − cosine",
+    "regression": "half the squared error over the variance",
+}
 
 #: Numbers that are worked on at a time: bounds the memory of a large vocabulary.
 _CHUNK = 1 << 20

@@ -28,6 +28,10 @@ from small_networks import trained_mlp
 def pair():
     return trained_mlp()
 
+def bare():
+    model, data = trained_mlp()
+    return model, [images for images, _ in data]
+
 def three():
     model, (calibration, held_out) = trained_mlp()
     return model, [calibration], [held_out]
@@ -105,6 +109,16 @@ def test_a_good_allocation_is_handed_out_with_what_it_measures(shell):
     assert again["measured"] == found["measured"]
     assert again["runs"] < found["runs"]
     assert again["cached"] > found["cached"]
+
+
+def test_what_is_measured_is_what_the_profile_predicts(shell):
+    """Without labels the network would pass for an embedding."""
+    found = [
+        shell.check("good.json", "--model", f"mine:{name}", *PROFILE)["measured"][0]["divergence"]
+        for name in ("bare", "pair")
+    ]
+    assert found[0] == found[1]
+    assert shell.check("good.json", "--model", "mine:bare")["measured"][0]["divergence"] != found[0]
 
 
 def test_a_bad_allocation_is_replaced_with_exit_status_3(shell):
@@ -220,8 +234,9 @@ REFUSED = {
     "another network": (["other.json", *MODEL], ["another network", "two", "own profile"]),
     "an unknown format": (["unknown.json", *MODEL], ["layer 0", "INT4_G31", "INT4_G32"]),
     "no such file": (["none.json", *MODEL], ["none.json", "no such file"]),
-    "no allocation": (["profile.json", *MODEL], ["profile.json"]),
+    "no allocation": (["profile.json", *MODEL], ["profile.json", "not an allocation", "evolve allocate"]),
     "no such rule": (["nothing", *MODEL, *PROFILE], ["unknown heuristic", "nothing"]),
+    "an allocation as a profile": (["good.json", *MODEL, "--profile", "good.json"], ["not a profile"]),
     "a rule alone": (["uniform_fp16", *MODEL], ["--profile PROFILE.json"]),
     "a budget for nothing": (["good.json", *MODEL, "--budget", "avg_bits=3"], ["leave --budget out"]),
     "no such module": (["good.json", "--model", "nowhere:f"], ["no such module", "nowhere"]),
@@ -254,6 +269,7 @@ def test_bad_input_is_refused(verb, arguments, said, shell, tmp_path):
         (["good.json", *MODEL, "--cache", "mine.py"], ["mine.py", "no cache"]),
         (["good.json", *MODEL, "--output", "good.json"], ["exists already", "--overwrite"]),
         (["good.json", *MODEL, "--task", "art"], ["unknown task"]),
+        (["good.json", *MODEL, *PROFILE, "--task", "embedding"], ["another task", "classification"]),
     ],
 )
 def test_what_only_a_check_may_get_wrong(arguments, said, shell):

@@ -87,6 +87,8 @@ def test_tables_for_people(shell):
     status, out, err = shell("mine:network", *QUICK)
     assert status == 0, err
     assert "digits: 3 layers" in out
+    assert "classification" in out
+    assert "KL divergence" in out
     assert "wrote digits.json" in out
 
 
