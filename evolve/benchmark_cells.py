@@ -17,7 +17,7 @@ from typing import Any
 from evolve.configuration import RunConfig
 from evolve.datasets import SPLITS, Dataset
 from evolve.engine import GenerationSummary, Outcome, search
-from evolve.errors import RunError
+from evolve.errors import PluginError, RunError
 from evolve.results import evaluate_rules
 from evolve.setup import Setup, prepare_run
 from evolve.store import RunStore, create_run
@@ -132,9 +132,30 @@ def read_result(cell: Cell) -> CellResult | None:
 
 
 def run_cell(cell: Cell, should_stop: Callable[[], bool]) -> CellResult | None:
-    """Make one run, or what is missing of it; None if it was stopped before its end."""
+    """Make one run, or what is missing of it; None if it was stopped before its end.
+
+    Raises:
+        PluginError: A plugin of its setting, which is named too, does not keep its contract.
+    """
     if should_stop():
         return None
+    try:
+        return _run(cell, should_stop)
+    except PluginError as error:
+        named = PluginError(
+            f"in the setting {cell.setting}, {error.problem}",
+            file=error.file,
+            place=error.place,
+            field=error.field,
+            expected=error.expected,
+            found=error.found,
+            cure=error.cure,
+        )
+        named.found = None  # the message has it; what a plugin returns may not go from process to process
+        raise named from error
+
+
+def _run(cell: Cell, should_stop: Callable[[], bool]) -> CellResult | None:
     setup = prepare_run(cell.config)
     if (cell.path / "config.json").is_file():
         store = RunStore(cell.path)

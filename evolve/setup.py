@@ -28,6 +28,7 @@ from evolve.profiles import LAYER_TYPES
 from evolve.search import STRATEGIES, find_strategy, make_strategy
 from evolve.search.base import OPERATORS, Problem, Spread, Strategy
 from evolve.search.islands import StrategyFactory
+from evolve.search.plugin_strategies import PluginStrategy
 from evolve.templates import Template
 from evolve.views import measured_everywhere
 
@@ -51,7 +52,19 @@ class Setup:
     arena: SearchArena
 
     def new_strategy(self, spread: Spread | None = None) -> Strategy:
-        """Return the strategy of the configuration, at its start; it may spread work over processes."""
+        """Return the strategy of the configuration, at its start; it may spread work over processes.
+
+        Raises:
+            PluginError: It comes from a plugin and cannot be made; its methods raise so at their faults.
+        """
+        # The last word of islands:8:mine is the strategy on the islands.
+        plugin = self.catalogue.strategies.get(self.config.strategy.split(":")[-1])
+        if plugin is None:
+            return self.plain_strategy(spread)
+        return PluginStrategy(plugin, self.problem, partial(self.plain_strategy, spread))
+
+    def plain_strategy(self, spread: Spread | None = None) -> Strategy:
+        """Return the strategy as it was written, whoever has written it."""
         problem = replace(self.problem, spread=spread)
         return make_strategy(self.config.strategy, problem, _makers(self.catalogue))
 

@@ -67,7 +67,7 @@ class _Trial:
         self._fault = fault
         self._failing = failing
         self.archive: dict[str, Scored] = {}
-        self.strategy = self._call("is made", setup.new_strategy)
+        self.strategy = self._call("is made", setup.plain_strategy)
         missing = [name for name in METHODS if not callable(getattr(self.strategy, name, None))]
         if missing:
             raise fault(f"the strategy has no {missing[0]}; expected methods {', '.join(METHODS)}")

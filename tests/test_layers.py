@@ -85,6 +85,7 @@ evolve.variation
 evolve.ancestry
 evolve.search.base
 evolve.search.plugin_operators
+evolve.search.plugin_strategies
 evolve.search.operators
 evolve.search.rates
 evolve.search.calibration
