@@ -31,6 +31,7 @@ FAULTS = [
     ("def ask(self): raise ValueError('no luck')", 9, "raises ValueError when it is asked: no luck. 'evolve"),
     ("def ask(self): return [1]", 7, "asks for no candidate; expected .*Offspring, found 1"),
     ("def ask(self): return (each for each in ())", 7, "asks for no candidates; expected a list"),
+    ("def ask(self): return []", 7, "asks for nothing; expected candidates from the first generation on"),
     (CHANGED.replace("CHANGE", "candidate=None"), 7, "asks for no candidate; expected"),
     (CHANGED.replace("CHANGE", "parents=None"), 7, "does not say where a candidate comes from"),
     (CHANGED.replace("CHANGE", "operator=3"), 7, "does not say where a candidate comes from"),
@@ -105,6 +106,14 @@ def test_a_run_that_goes_on_ends_with_file_and_line(folder: Path) -> None:
     search(setup, store, should_stop=lambda: True)
     with pytest.raises(PluginError, match=r"mine\.py, line 9: the strategy raises KeyError when it is rest"):
         search(setup, store)
+
+
+def test_one_that_runs_dry_later_is_no_fault(folder: Path) -> None:
+    body = "def ask(self):\n        self.asked = [] if hasattr(self, 'asked') else super().ask()\n"
+    write(folder, body + "        return self.asked\n    def tell(self, scored): pass")
+    snapshot = run("mine").snapshot()
+    assert snapshot is not None
+    assert snapshot.finished
 
 
 @pytest.mark.parametrize("workers", [1, 2])

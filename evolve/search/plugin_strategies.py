@@ -36,6 +36,7 @@ class PluginStrategy:
     def __init__(self, plugin: StrategyPlugin, problem: Problem, make: Callable[[], Strategy]) -> None:
         self._plugin = plugin
         self._problem = problem
+        self._has_asked = False
         self._strategy = self._call("is made", make)
 
     def ask(self) -> list[Offspring]:
@@ -45,6 +46,9 @@ class PluginStrategy:
             raise self._fault("asks for no candidates", "a list of evolve.candidates.Offspring", asked)
         for each in asked:
             self._check_offspring(each)
+        self._has_asked = self._has_asked or bool(asked)
+        if not self._has_asked:
+            raise self._fault("asks for nothing", "candidates from the first generation on", asked)
         return list(asked)
 
     def tell(self, scored: Sequence[Scored]) -> None:
@@ -64,6 +68,7 @@ class PluginStrategy:
 
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
         """Take over a state."""
+        self._has_asked = bool(archive)
         self._call("is restored", self._strategy.restore, state, archive)
 
     def welcome(self, immigrants: Sequence[Scored]) -> None:
