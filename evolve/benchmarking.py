@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from evolve.benchmark_cells import Cell, CellResult, check_same, read_result, read_timing, run_cell
+from evolve.benchmark_history import check_no_run
 from evolve.configuration import RunConfig
 from evolve.datasets import Dataset
 from evolve.errors import InputError
 from evolve.executors import end_with_parent
 from evolve.setup import prepare_run
-from evolve.store import RUNS, check_name
+from evolve.store import BENCH_PREFIX, RUNS, check_name
 
 _POLL_SECONDS = 0.2
 
@@ -89,7 +90,7 @@ class Plan:
     @property
     def folder(self) -> str:
         """Name of the folder of its runs and of its report."""
-        return f"bench-{self.name}"
+        return f"{BENCH_PREFIX}{self.name}"
 
     def config(self, setting: Setting, seed: int) -> RunConfig:
         """Return the configuration of a cell; the number of evaluations alone ends it."""
@@ -122,6 +123,7 @@ def run_bench(
     plan: Plan,
     *,
     runs: Path = RUNS,
+    reports: Path | None = None,
     workers: int = 1,
     observe: Callable[[Cell, CellResult], None] = lambda _cell, _result: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -131,6 +133,8 @@ def run_bench(
     Args:
         plan: What to run.
         runs: The folder of all runs.
+        reports: The folder of all reports, where the one to be written must not replace another's; None if
+            none is to be written.
         workers: Processes, each with one run at a time; the results are the same for any number.
         observe: Called with each run that has ended, first those that were there before.
         should_stop: True stops after the generations in progress.
@@ -139,8 +143,9 @@ def run_bench(
         What was found; None if it was stopped.
 
     Raises:
-        InputError: A setting is wrong, or the folder holds another benchmark of that name.
+        InputError: A setting is wrong, or the folder holds another benchmark of that name, or a run.
     """
+    check_no_run(runs / plan.folder, None if reports is None else reports / plan.folder)
     cells, dataset = _prepare(plan, runs)
     found: dict[Path, CellResult] = {}
     missing = []

@@ -29,6 +29,8 @@ from evolve.candidates import Candidate, Evaluation, Offspring, Scored, SplitSco
 from evolve.errors import RunError
 
 RUNS = Path("runs")
+#: What the folders of benchmarks begin with; no run may, for the report of one would replace the other's.
+BENCH_PREFIX = "bench-"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -277,9 +279,17 @@ def create_run(name: str, config: Mapping[str, Any], runs: Path = RUNS) -> RunSt
     """Make a run's directory with its configuration, all at once.
 
     Raises:
-        RunError: There is a run of that name, or the directory cannot be made.
+        RunError: There is a run of that name, a benchmark could have it, or the directory cannot be made.
     """
     path = runs / check_name(name)
+    if name.lower().startswith(BENCH_PREFIX):  # folders may know no upper case
+        raise RunError(
+            "this name belongs to a benchmark",
+            field="name",
+            expected=f"a name that does not begin with '{BENCH_PREFIX}'",
+            found=name,
+            cure="Choose another --name.",
+        )
     if path.exists():
         raise RunError(
             "this run exists",

@@ -122,6 +122,7 @@ evolve.strategy_check
 evolve.extension_check
 evolve.engine
 evolve.benchmark_cells
+evolve.benchmark_history
 evolve.benchmarking
 evolve.comparison
 

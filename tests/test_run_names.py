@@ -45,6 +45,18 @@ def test_a_good_name_is_taken(tmp_path, name):
     assert list_runs(tmp_path / "deep" / "runs") == [name]
 
 
+@pytest.mark.parametrize("name", ["bench-z", "Bench-z", "bench-"])
+def test_a_name_of_a_benchmark_is_refused(tmp_path, name):
+    words = r"name: this name belongs to a benchmark; expected .* not begin with 'bench-', found .*Choose"
+    with pytest.raises(RunError, match=words):
+        create_run(name, {}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    # One that was started before there was such a rule can still be opened.
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_text("{}")
+    assert open_run(name, tmp_path).config() == {}
+
+
 def test_a_run_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(Killed()))

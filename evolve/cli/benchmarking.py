@@ -89,6 +89,7 @@ def bench(
     from evolve.configuration import read_config
     from evolve.reports.benchmark import bench_json, write_bench
     from evolve.reports.benchmark_tables import collect_bench, timing_json
+    from evolve.reports.writer import REPORTS
 
     values = read_config(config) if config else {}
     values |= {key: value for key, value in flags.items() if value is not None}
@@ -103,7 +104,11 @@ def bench(
     plan = Plan(name or _default_name(base, settings, evaluations), settings, seeds, evaluations, base)
     with Interrupts() as interrupts, _Progress(len(settings) * seeds) as progress:
         outcome = run_bench(
-            plan, workers=workers, observe=progress.show, should_stop=lambda: interrupts.requested
+            plan,
+            reports=REPORTS,
+            workers=workers,
+            observe=progress.show,
+            should_stop=lambda: interrupts.requested,
         )
     if outcome is None:
         click.echo("stopped; the same command again continues", err=True)

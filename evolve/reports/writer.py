@@ -34,8 +34,15 @@ def write_report(
         The report's folder.
 
     Raises:
-        RunError: The folder cannot be written.
+        RunError: The folder cannot be written, or holds the report of a benchmark.
     """
+    if (reports / store.name / "bench.json").is_file():
+        # Runs of that name could be started once.
+        raise RunError(
+            "the report of a benchmark is here",
+            file=reports / store.name,
+            cure=f"Move it elsewhere, then write this one with 'evolve report {store.name}'.",
+        )
     contents = collect(store, setup, outcome)
     files = {name: text.encode() for name, text in report_texts(contents, figures).items()}
     if figures:

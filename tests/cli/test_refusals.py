@@ -155,6 +155,7 @@ RUN = {
     "a name that leads elsewhere": (nothing, ["--name", "../up"], ["bad run name", "'../up'"]),
     "an empty name": (nothing, ["--name", ""], ["bad run name"]),
     "the index's name": (nothing, ["--name", "README.md"], ["bad run name"]),
+    "a benchmark's name": (nothing, ["--name", "bench-z"], ["belongs to a benchmark", "'bench-z'", "--name"]),
     "runs is a file": (text("runs", "mine"), [], ["runs", "cannot be made"]),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,6 +54,16 @@ def test_an_older_report_is_replaced_whole(copy):
         "front",
     }
     assert {path.name for path in copy.reports.iterdir()} == {copy.store.name, "README.md"}
+
+
+def test_the_report_of_a_benchmark_is_not_replaced(copy):
+    folder = copy.reports / copy.store.name
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "bench.json").write_text("{}")
+    with pytest.raises(RunError, match=r"the report of a benchmark is here\. Move it elsewhere"):
+        write_report(copy.store, copy.setup, copy.outcome, copy.reports, figures=False)
+    assert [each.name for each in folder.iterdir()] == ["bench.json"]
 
 
 def test_a_failure_in_between_leaves_the_old_report(copy, monkeypatch):
