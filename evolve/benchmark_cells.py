@@ -96,24 +96,6 @@ class Cell:
         return self.folder / f"seed-{self.config.seed}"
 
 
-def check_same(cell: Cell) -> None:
-    """Raise `RunError` if a run is there that was made under another configuration."""
-    if not (cell.path / "config.json").is_file():
-        return
-    stored = RunStore(cell.path).config()
-    # What follows from the number of evaluations comes after it.
-    for name in dict.fromkeys(("evaluations", *cell.resolved, *stored)):
-        if stored.get(name) != cell.resolved.get(name):
-            raise RunError(
-                "this benchmark was started with something else",
-                file=cell.path / "config.json",
-                field=name,
-                expected=repr(cell.resolved.get(name)),
-                found=stored.get(name),
-                cure="Choose another --name.",
-            )
-
-
 def read_result(cell: Cell) -> CellResult | None:
     """Return what a run found, None if it has not ended.
 

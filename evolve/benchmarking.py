@@ -1,7 +1,7 @@
 """Benchmarks: the same search under several settings and seeds, at equal numbers of evaluations.
 
 Finished cells are not repeated and killed ones continue, so the same command again goes on where
-the last one ended.
+the last one ended. What else may follow under the same name, `evolve.benchmark_history` says.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from evolve.benchmark_cells import Cell, CellResult, check_same, read_result, read_timing, run_cell
-from evolve.benchmark_history import check_no_run
+from evolve.benchmark_cells import Cell, CellResult, read_result, read_timing, run_cell
+from evolve.benchmark_history import check_continues, check_no_run
 from evolve.configuration import RunConfig
 from evolve.datasets import Dataset
 from evolve.errors import InputError
@@ -145,8 +145,10 @@ def run_bench(
     Raises:
         InputError: A setting is wrong, or the folder holds another benchmark of that name, or a run.
     """
-    check_no_run(runs / plan.folder, None if reports is None else reports / plan.folder)
+    folder, report = runs / plan.folder, None if reports is None else reports / plan.folder
+    check_no_run(folder, report)
     cells, dataset = _prepare(plan, runs)
+    check_continues(cells, dataset, folder, report)
     found: dict[Path, CellResult] = {}
     missing = []
     for cell in cells:
@@ -175,7 +177,7 @@ def run_bench(
 
 def _prepare(plan: Plan, runs: Path) -> tuple[list[Cell], Dataset]:
     """Check every setting before the first run; what a run depends on differs between seeds by the seed."""
-    cells = []
+    cells: list[Cell] = []
     datasets = []
     for setting in plan.settings:
         config = plan.config(setting, 0)
@@ -183,10 +185,10 @@ def _prepare(plan: Plan, runs: Path) -> tuple[list[Cell], Dataset]:
         resolved = json.loads(json.dumps(setup.resolved()))
         datasets.append(setup.dataset)
         folder = runs / plan.folder / setting.name
-        for seed in range(plan.seeds):
-            cell = Cell(setting.name, replace(config, seed=seed), {**resolved, "seed": seed}, folder)
-            check_same(cell)
-            cells.append(cell)
+        cells += [
+            Cell(setting.name, replace(config, seed=seed), {**resolved, "seed": seed}, folder)
+            for seed in range(plan.seeds)
+        ]
     if len({each.content_hash for each in datasets}) > 1:
         names = [each.name for each in datasets]
         words = "the same models for all settings"

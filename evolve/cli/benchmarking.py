@@ -82,7 +82,8 @@ def bench(
     'bench --strategies genetic --operators default --operators default,mine=4'.
 
     Every setting gets the same seeds and number of evaluations; each is compared with the first.
-    The same command again continues what was interrupted.
+    The same command again continues what was interrupted; with more seeds or further settings it adds
+    these. Anything else under the name of a benchmark that is there is refused.
     """
     from evolve.benchmarking import Plan, run_bench
     from evolve.cli.progress import Interrupts
