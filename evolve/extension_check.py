@@ -8,7 +8,7 @@ evaluated, restored in the middle, given immigrants, and once with nothing but f
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -98,17 +98,19 @@ def _check_operator(plugin: OperatorPlugin, setup: Setup, fault: Fault) -> None:
     parents = _parents(setup)
     problem = setup.problem
 
-    def offspring() -> list[Offspring]:
+    def offspring(places: Sequence[int]) -> list[Offspring]:
         made = []
         with seeded() as reseed:
-            for place in range(len(parents)):
+            for place in places:
                 reseed(_SEED + place)
                 given = [parents[(place * step) % len(parents)] for step in (1, 7)][: plugin.parents]
                 made.append(apply_plugin(plugin, problem, given))
         return made
 
-    first, again = offspring(), offspring()
-    if first != again:
+    # In the other order, so that what is kept between calls shows.
+    places = range(len(parents))
+    first, again = offspring(places), offspring(places[::-1])
+    if first != again[::-1]:
         raise fault(
             "makes other candidates when called again with the same seed; draw from Python's `random` "
             "alone, and keep no state between calls"

@@ -282,6 +282,11 @@ class TestChecks:
                 "makes other candidates when called again with the same seed",
             ),
             (
+                "vary.calls = getattr(vary, 'calls', 0) + 1; from evolve.variation import mutate_structure; "
+                "random.seed(vary.calls % 2); return mutate_structure(parent, template, words)",
+                "makes other candidates when called again with the same seed",
+            ),
+            (
                 "from evolve.variation import mutate_structure; from evolve.grammar import vocabulary; "
                 "return mutate_structure(parent, template, vocabulary(words.formats, 'curves'))",
                 "above the level metadata",

@@ -138,12 +138,19 @@ def _problems(plugin: Any, catalogue: Any, datasets: str) -> list[str]:
     show_default=True,
     help="A rule as a function or as a code template; a form for rules; an operator; a strategy.",
 )
-def new_heuristic(name: str, kind: Literal["function", "code", "template", "operator", "strategy"]) -> None:
+@_JSON
+def new_heuristic(
+    name: str, kind: Literal["function", "code", "template", "operator", "strategy"], as_json: bool
+) -> None:
     """Write a commented, working plugin into heuristics/."""
     from evolve.new_plugins import new_plugin
 
     file = new_plugin(name, Path("heuristics"), kind)
-    click.echo(f"{file}\ncheck it with: evolve heuristics check {name}")
+    check = f"evolve heuristics check {name}"
+    if as_json:
+        print_json({"name": name, "kind": kind, "file": str(file), "check": check})
+    else:
+        click.echo(f"{file}\ncheck it with: {check}")
 
 
 @click.group()
@@ -154,7 +161,7 @@ def datasets() -> None:
 @datasets.command("list")
 @_JSON
 def list_datasets(as_json: bool) -> None:
-    """List every data set that has a name."""
+    """List every data set that has a name; suite:7 and suite-shift:7 are drawn with seed 7."""
     from evolve.datasets import available_datasets
 
     rows = available_datasets()

@@ -23,9 +23,7 @@ _SHOWN = 10
     help="The profile.  [default: NAME.json, .json.gz is smaller]",
 )
 @click.option("--resume", is_flag=True, help="Go on with an unfinished profile of the same output.")
-@click.option(
-    "--task", help="classification, language, embedding or regression.  [default: by the data]"
-)
+@click.option("--task", help="classification, language, embedding or regression.  [default: by the data]")
 @click.option("--batch-size", default=64, show_default=True, help="Samples a batch of an ONNX model.")
 @click.option("--seed", default=0, show_default=True, help="Of random directions (Fisher, Hessian).")
 @click.option("--hessian-probes", default=8, show_default=True, help="Probes of the Hessian trace, 0: none.")

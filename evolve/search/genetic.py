@@ -32,6 +32,8 @@ _LONGEST, _LONGEST_OF_SMALL, _OPENING = 10, 20, 1000
 #: A search starts anew after so many generations in which the gap that its best rule leaves to the optimum
 #: has not closed by such a part.
 _PATIENCE, _CLOSED = 150, 0.1
+#: Operators that leave the structure as it is.
+_FOR_NUMBERS = ("parameters", "refine")
 #: Rules that an epoch leaves behind, and fresh epochs after which one starts from what all left.
 _LEGACY, _FRESH_EPOCHS = 20, 3
 
@@ -93,7 +95,7 @@ class Genetic:
 
     def ask(self) -> list[Offspring]:
         """Return the next generation's offspring; elites are not evaluated again."""
-        if self._opening and self._has_niches and self._restarts:
+        if self._opening and self._opens:
             return self._breeder.begin_anew() if self._epoch or self._elites else self._breeder.begin()
         if not self._elites:
             return self._breeder.begin()
@@ -138,7 +140,14 @@ class Genetic:
     @property
     def _has_niches(self) -> bool:
         """Whether templates are niches: where structure varies, and numbers are tuned."""
-        return self._problem.operators.get("structure", 0.0) > 0 and self._breeder.tunes
+        return self._breeder.tunes and any(
+            weight > 0 and name not in _FOR_NUMBERS for name, weight in self._problem.operators.items()
+        )
+
+    @property
+    def _opens(self) -> bool:
+        """Whether epochs begin with random rules: where there are to be any."""
+        return self._has_niches and self._restarts and self._problem.operators.get("newcomer", 0.0) > 0
 
     def tell(self, scored: Sequence[Scored]) -> None:
         """Let the best of elites and offspring be the elites; start anew where nothing has risen for long."""

@@ -47,6 +47,13 @@ def test_a_new_heuristic_works(evolve, kind):
     assert found.json["champion"] is not None
 
 
+def test_a_new_heuristic_is_told_to_machines(evolve):
+    found = evolve("heuristics", "new", "mine", "--json").json
+    assert Path(found["file"]).is_file()
+    assert found["kind"] == "function"
+    assert found["check"] == "evolve heuristics check mine"
+
+
 def test_check_names_file_and_line(evolve):
     Path("heuristics").mkdir()
     Path("heuristics/bad.py").write_text(BROKEN)

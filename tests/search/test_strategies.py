@@ -340,6 +340,15 @@ def test_only_the_operators_of_the_problem_are_used(name, operators):
     assert made or operators == {"crossover": 1.0}
 
 
+@every_strategy
+def test_no_search_opens_with_an_operator_of_no_weight(name):
+    searched = replace(problem(seed=12, population=50), operators={**OPERATORS, "newcomer": 0.0})
+    search = Search(make_strategy(name, searched), {})
+    made = {each.operator for asked in search.steps(3) for each in asked}
+    assert name == "random" or "newcomer" not in made
+    assert len(made) > 1
+
+
 def test_one_island_is_its_strategy():
     alone, island = started("genetic", seed=13), started("islands:1:genetic", seed=13)
     for _ in range(4):
