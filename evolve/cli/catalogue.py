@@ -110,7 +110,8 @@ def check_heuristics(names: tuple[str, ...], datasets: str, as_json: bool) -> No
         print_json([{"heuristic": name, "problems": problems} for name, problems in found.items()])
     else:
         for name, problems in found.items():
-            click.echo(f"{name}: " + ("good" if not problems else f"{len(problems)} problems"))
+            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+            click.echo(f"{name}: {count if problems else 'good'}")
             for problem in problems:
                 click.echo(f"  {problem}")
     if any(found.values()):

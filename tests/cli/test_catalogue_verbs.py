@@ -59,6 +59,7 @@ def test_check_names_file_and_line(evolve):
     Path("heuristics/bad.py").write_text(BROKEN)
     answer = evolve("heuristics", "check", "bad")
     assert answer.status == 2
+    assert answer.out.startswith("bad: 1 problem\n")
     assert "heuristics/bad.py, line 3: not Python" in answer.out
     assert answer.err == ""
     found = json.loads(evolve("heuristics", "check", "bad", "hybrid", "--json").out)
