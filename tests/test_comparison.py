@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from evolve.benchmark_cells import CellResult, seconds_to
 from evolve.benchmarking import BenchOutcome, Plan, Setting, run_bench
@@ -18,7 +21,7 @@ from evolve.comparison import (
     summarise_setting,
 )
 from evolve.datasets import Dataset, find_dataset
-from evolve.reports.benchmark import write_bench
+from evolve.reports.benchmark import bench_page, write_bench
 from evolve.reports.benchmark_tables import collect_bench
 from evolve.synthetic import generate
 
@@ -35,6 +38,18 @@ def outcome_of(shares: Mapping[str, Sequence[Sequence[float]]], dataset: Dataset
     ]
     plan = Plan("made", settings, len(next(iter(shares.values()))), 9, {})
     return BenchOutcome(plan, dataset, tuple(results), ([],) * len(results))
+
+
+def test_names_on_the_page_are_read_as_they_are() -> None:
+    name = "od d|d`[x]`"
+    outcome = outcome_of({"a": [[0.9]]}, find_dataset("reference"), "curves")
+    results = tuple(replace(each, shares={"train": (0.9,), **each.shares}) for each in outcome.results)
+    outcome = replace(outcome, plan=replace(outcome.plan, base={"datasets": name}), results=results)
+    page = bench_page(collect_bench(outcome), False)
+    tokens = MarkdownIt("commonmark").enable("table").parse(page)
+    spans = [child.content for each in tokens for child in each.children or () if child.type == "code_inline"]
+    assert spans.count(name) == 1
+    assert json.dumps({"datasets": name, "signals": "curves"}) in spans
 
 
 def test_comparisons_of_what_is_known() -> None:

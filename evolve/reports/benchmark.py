@@ -26,7 +26,7 @@ from evolve.reports.benchmark_tables import (
     timing_json,
     timing_table,
 )
-from evolve.reports.markdown import code, counted, render
+from evolve.reports.markdown import code, code_cell, counted, render
 from evolve.reports.readable import readable
 from evolve.reports.reproduction import fit_flag
 from evolve.reports.writer import REPORTS, write_folder, write_index
@@ -133,7 +133,7 @@ def bench_page(contents: BenchContents, figures: bool) -> str:
             "command": bench_command(outcome),
             "configurations": Table(
                 ["setting", "configuration"],
-                [[code(name), code(json.dumps(values))] for name, values in _configurations(outcome)],
+                [[code_cell(name), code_cell(json.dumps(values))] for name, values in _configurations(outcome)],
                 2,
             ),
         },

@@ -21,7 +21,7 @@ from evolve.comparison import (
     price_of_information,
     summarise_setting,
 )
-from evolve.reports.markdown import MISSING, code, number, percent, signed
+from evolve.reports.markdown import MISSING, code_cell, number, percent, signed
 from evolve.statistics import Interval, median_to_target
 
 #: Effect sizes from which on A₁₂ is called so (Vargha and Delaney 2000).
@@ -75,7 +75,7 @@ def shares_table(contents: BenchContents) -> Table:
         spent = str(each.most) if each.fewest == each.most else f"{each.fewest}–{each.most}"
         spreads = [_spread(each.shares[measure]) for measure in shown]
         rows.append(
-            [code(each.name), spent, *spreads, percent(each.shares[last].worst), f"{each.complexity:g}"]
+            [code_cell(each.name), spent, *spreads, percent(each.shares[last].worst), f"{each.complexity:g}"]
         )
     titles = [title(measure) for measure in shown]
     return Table(["setting", "evaluations", *titles, f"worst model, {last}", "nodes"], rows)
@@ -86,7 +86,7 @@ def comparison_table(contents: BenchContents) -> Table:
     rows = [
         [
             title(each.measure),
-            code(each.second),
+            code_cell(each.second),
             _points(each.mean_difference),
             _points(each.median_difference),
             f"{each.wins}–{each.ties}–{each.losses}",
@@ -108,7 +108,7 @@ def arrivals_table(contents: BenchContents) -> Table:
         columns += [f"{100 * target:g} %: reached", "median", "expected"]
     rows = []
     for each in contents.settings:
-        row = [code(each.name)]
+        row = [code_cell(each.name)]
         for arrival in each.arrivals:
             reached = f"{arrival.reached} of {contents.outcome.plan.seeds}"
             row += [reached, _count(arrival.median), _count(arrival.expected)]
@@ -126,7 +126,7 @@ def price_table(contents: BenchContents) -> Table:
             percent(each.mean),
             percent(each.worst),
             str(each.best.complexity),
-            f"{code(each.best.setting)}, seed {each.best.seed}",
+            f"{code_cell(each.best.setting)}, seed {each.best.seed}",
         ]
         for each in contents.prices
     ]
@@ -158,7 +158,7 @@ def timing_table(outcome: BenchOutcome) -> Table:
         spent = sum(each.evaluations for each in outcome.of(setting))
         rows.append(
             [
-                code(setting.name),
+                code_cell(setting.name),
                 number(median(whole), 2) if whole else MISSING,
                 *(number(each, 2) for each in arrivals),
                 f"{spent / sum(whole):,.0f}" if whole else MISSING,

@@ -15,9 +15,19 @@ MISSING = "–"
 
 
 def code(text: str) -> str:
-    """Return an inline code span, also within a table: pipes escaped, backticks and newlines replaced."""
-    flat = " ".join(text.replace("`", "'").split())
-    return f"`{flat}`".replace("|", "\\|") if flat else MISSING
+    """Return an inline code span, outside of tables; its fence is longer than any run of backticks inside."""
+    flat = " ".join(text.split())
+    if not flat:
+        return MISSING
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", flat)), default=0))
+    # One space at each end is none of the text, and keeps its backticks apart from the fence.
+    gap = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return f"{fence}{gap}{flat}{gap}{fence}"
+
+
+def code_cell(text: str) -> str:
+    """Return an inline code span within a table, where a pipe ends the cell even in code."""
+    return code(text).replace("|", "\\|")
 
 
 def prose(text: str) -> str:
@@ -77,9 +87,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - the output is markdown; `prose` and `code` escape it
+        autoescape=False,  # noqa: S701 - the output is markdown; `prose`, `code` and `code_cell` escape it
     )
-    filters = (code, prose, fenced, number, figure, percent, signed, joined)
+    filters = (code, code_cell, prose, fenced, number, figure, percent, signed, joined)
     environment.filters |= {each.__name__: each for each in filters}
     environment.filters["counted"] = counted
     return environment

@@ -18,7 +18,7 @@ from evolve.plugins import load_catalogue
 from evolve.reports import report as report_module
 from evolve.reports import writer
 from evolve.reports.contents import collect
-from evolve.reports.markdown import code, fenced, number, percent, prose, signed
+from evolve.reports.markdown import code, code_cell, fenced, number, percent, prose, signed
 from evolve.reports.readable import shown_rule
 from evolve.reports.report import report_texts
 from evolve.reports.reproduction import run_command
@@ -345,8 +345,11 @@ def test_a_rule_that_fails_on_test_alone_keeps_its_other_scores(tmp_path):
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (code("a|b`c"), r"`a\|b'c`"),
+        (code("a|b`c"), "``a|b`c``"),
+        (code("``x` y"), "``` ``x` y ```"),
         (code(""), "–"),
+        (code_cell("a|b`c"), r"``a\|b`c``"),
+        (code_cell(""), "–"),
         (prose("x_y <b> a|b *c* $d$ _e_"), r"x_y \<b\> a\|b \*c\* \$d\$ \_e\_"),
         (fenced("a\n```\nb\n", "python"), "````python\na\n```\nb\n````"),
         (number(None), "–"),
