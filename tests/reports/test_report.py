@@ -66,6 +66,13 @@ def test_sections_in_order(any_run):
     assert re.findall(r"^## (.*)$", any_run.text(), re.MULTILINE) == HEADINGS
 
 
+def test_headings_stand_apart(any_run):
+    lines = any_run.text().split("\n")
+    places = [place for place, line in enumerate(lines) if line.startswith("##")]
+    assert len(places) >= len(HEADINGS)
+    assert not any(lines[place - 1] or lines[place + 1] for place in places)
+
+
 def test_first_paragraph_is_one_sentence_with_the_numbers(run):
     title, _, sentence, *_ = run.text().split("\n")
     champion = run.contents.tables[0].champion
