@@ -18,9 +18,10 @@ class OperatorEarnings:
         operator: Its name.
         evaluations: Candidates it made.
         failures: Those that failed.
-        improved: Those better than every parent of theirs.
+        improved: Those better than every parent of theirs; newcomers, than everything before them.
         records: Those better than everything before them.
-        best_gain: Largest gain in objective over the best parent; None if no candidate had both.
+        best_gain: Largest gain in objective over the best parent, of newcomers over the best before
+            them; None if no candidate had both.
         earned: By how much its records raised the best objective so far, together.
     """
 
@@ -48,6 +49,10 @@ def operator_earnings(scored: Iterable[Scored]) -> list[OperatorEarnings]:
         row = found.get(name, OperatorEarnings(name))
         parents = [by_id[parent] for parent in each.offspring.parents if parent in by_id]
         record = each.evaluation.status == "ok" and (best is None or rank_key(each) > rank_key(best))
+        better = bool(parents and all(rank_key(each) > rank_key(one) for one in parents))
+        if name == "newcomer":
+            # The seed that stands as its parent is no measure of a random rule, for breeders neither.
+            parents, better = [] if best is None else [best], record
         earned = 0.0
         if record:
             # The first candidate that works sets the mark; what it has is its seed's merit.
@@ -58,7 +63,7 @@ def operator_earnings(scored: Iterable[Scored]) -> list[OperatorEarnings]:
             row,
             evaluations=row.evaluations + 1,
             failures=row.failures + (each.evaluation.status == "failed"),
-            improved=row.improved + bool(parents and all(rank_key(each) > rank_key(one) for one in parents)),
+            improved=row.improved + better,
             records=row.records + record,
             best_gain=max(gains, default=None),
             earned=row.earned + max(0.0, earned),

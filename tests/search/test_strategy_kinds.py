@@ -203,3 +203,20 @@ def test_earnings_add_up_to_what_the_run_gained():
     assert (structure.evaluations, structure.failures, structure.improved, structure.records) == (3, 1, 2, 1)
     assert structure.best_gain == pytest.approx(0.1)
     assert rows["seed"].best_gain is None
+
+
+def test_a_newcomer_is_compared_with_the_best_before_it():
+    form = evaluated(0.2, name="form")
+    best = evaluated(0.9, name="best")
+    drawn = [
+        evaluated(objective, name=f"n{objective}", operator="newcomer", parents=(form.candidate.id,))
+        for objective in (0.6, 0.95)
+    ]
+    rows = {each.operator: each for each in operator_earnings([form, best, drawn[0]])}
+    assert (rows["newcomer"].improved, rows["newcomer"].records) == (0, 0)
+    assert rows["newcomer"].best_gain == pytest.approx(-0.3)
+    rows = {each.operator: each for each in operator_earnings([form, best, *drawn])}
+    assert (rows["newcomer"].improved, rows["newcomer"].records) == (1, 1)
+    assert rows["newcomer"].best_gain == pytest.approx(0.05)
+    alone = {each.operator: each for each in operator_earnings(drawn[:1])}
+    assert (alone["newcomer"].improved, alone["newcomer"].records) == (1, 1)
