@@ -14,6 +14,7 @@ from evolve.reports.generations import GenerationRow, generation_rows
 from evolve.reports.lineage import Step, ancestry
 from evolve.reports.networks import MeasuredNetworks, collect_networks
 from evolve.reports.operators import OperatorRow, operator_rows
+from evolve.reports.readable import shown_rule
 from evolve.reports.reproduction import Reproduction, reproduction
 from evolve.reports.tables import COMPARED_ROLES, SplitTable, shown_splits, split_tables, without_path
 from evolve.setup import Setup
@@ -63,6 +64,11 @@ class Champion:
     def candidate(self) -> Candidate:
         """The candidate."""
         return self.scored.candidate
+
+    @property
+    def parameters_read(self) -> frozenset[str]:
+        """The parameters that the rule reads as it is shown, by name."""
+        return frozenset(name for name, _ in shown_rule(self.candidate, self.template).parameters)
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
     splits = shown_splits(dataset)
     search_splits = tuple(split for split in splits if split != "test")
     champion = _champion(setup, outcome.champion)
+    read = None if champion is None else champion.parameters_read
     maps, undrawn = model_maps(setup, None if champion is None else champion.candidate, splits)
     return Contents(
         dataset=dataset.name,
@@ -181,7 +188,7 @@ def collect(store: RunStore, setup: Setup, outcome: Outcome) -> Contents:
         else ancestry(champion.scored, outcome.scored, templates, search_splits),
         operators=operator_rows(setup, outcome),
         front=collect_front(setup, outcome),
-        verdicts=judge(store, setup, outcome),
+        verdicts=judge(store, setup, outcome, read),
         networks=collect_networks(setup, None if champion is None else champion.candidate, splits),
         reproduction=reproduction(store, setup),
     )

@@ -7,6 +7,7 @@ the same run gives the same verdicts. Test is scored here to report on it; nothi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,13 +47,16 @@ class Verdicts:
     failing: tuple[str, ...]
 
 
-def judge(store: RunStore, setup: Setup, outcome: Outcome) -> Verdicts | None:
+def judge(
+    store: RunStore, setup: Setup, outcome: Outcome, read: Collection[str] | None = None
+) -> Verdicts | None:
     """Judge what a run found; None where no candidate worked.
 
     Args:
         store: The run, where a full control search is kept if there was one.
         setup: What was searched.
         outcome: What the search found.
+        read: The parameters that the champion reads as readers see it, by name; None for all.
     """
     if outcome.champion is None:
         return None
@@ -70,7 +74,7 @@ def judge(store: RunStore, setup: Setup, outcome: Outcome) -> Verdicts | None:
         overfitting=judge_overfitting(champion, seed, gaps),
         luck=judge_luck(outcome, control_search(store, setup), templates, splits, champion, seed),
         robustness=judge_robustness(rule, templates, splits, champion, seed),
-        carriers=judge_carriers(outcome, templates, splits, champion),
+        carriers=judge_carriers(outcome, templates, splits, champion, read),
         alternatives=judge_alternatives(champion, splits, seed),
         failing=failing,
     )

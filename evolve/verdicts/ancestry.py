@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +84,11 @@ class Carriers:
 
 
 def judge_carriers(
-    outcome: Outcome, templates: Mapping[str, Template], splits: Sequence[Split], champion: Shares
+    outcome: Outcome,
+    templates: Mapping[str, Template],
+    splits: Sequence[Split],
+    champion: Shares,
+    read: Collection[str] | None = None,
 ) -> Carriers:
     """Measure what each step of the ancestry and each part of the champion contributes.
 
@@ -93,12 +97,13 @@ def judge_carriers(
         templates: Every code template, by name.
         splits: The models.
         champion: By split, the champion's (M,) shares.
+        read: The parameters that the rule reads as it is shown, by name; None for all.
     """
     assert outcome.champion is not None
     rule = outcome.champion.candidate
     own = np.array([champion[split.name].mean() for split in splits])
     steps, left_out = _step_effects(outcome, rule, templates, splits, own)
-    found = variants(rule, templates[rule.template])[:_MOST]
+    found = variants(rule, templates[rule.template], read)[:_MOST]
     means = _means([each.candidate for each in found], templates, splits)
     parts = tuple(_part_effect(each, own - row) for each, row in zip(found, means, strict=True))
     names = tuple(split.name for split in splits)

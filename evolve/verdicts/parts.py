@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from evolve.candidates import Candidate
@@ -28,14 +28,23 @@ class Variant:
     candidate: Candidate
 
 
-def variants(candidate: Candidate, template: Template) -> list[Variant]:
+def variants(candidate: Candidate, template: Template, read: Collection[str] | None = None) -> list[Variant]:
     """Return the rule without each of its parts.
 
     A clause is removed; an operation gives way to each operand of its own type, so that every other
     operand is removed once; a number gives way to the value that one in its place starts from.
+
+    Args:
+        candidate: The rule.
+        template: Its code template.
+        read: The parameters that are parts, by name; None for all.
     """
     genome = template.read(candidate)
-    found = [*_without_structure(genome), *_without_numbers(genome, candidate, template)]
+    numbers = _without_numbers(genome, candidate, template)
+    found = [
+        *_without_structure(genome),
+        *(_number(each) for each in numbers if read is None or each.name in read),
+    ]
     written: list[Variant] = []
     for part, instead, changed in found:
         variant = Variant(_short(part), _short(instead), template.write(changed))
@@ -78,25 +87,32 @@ def _smaller(node: Node) -> Iterator[tuple[str, str, Node]]:
             yield part, instead, replace(node, children=children)
 
 
-def _without_numbers(
-    genome: Genome, candidate: Candidate, template: Template
-) -> Iterator[tuple[str, str, Genome]]:
+@dataclass(frozen=True)
+class _Number:
+    """A number of a rule, what one in its place starts from, and the rule with that instead."""
+
+    name: str
+    value: float
+    start: float
+    genome: Genome
+
+
+def _without_numbers(genome: Genome, candidate: Candidate, template: Template) -> Iterator[_Number]:
     for index, parameter in enumerate(genome.parameters):
         start = template.parameters[index].default
         if parameter.default != start:
             changed = list(genome.parameters)
             changed[index] = parameter.with_default(start)
-            yield _number(
-                parameter.name, parameter.default, start, replace(genome, parameters=tuple(changed))
-            )
+            other = replace(genome, parameters=tuple(changed))
+            yield _Number(parameter.name, parameter.default, start, other)
     values = dict(candidate.parameters)
     for index, (_, tree) in enumerate(genome.slots):
         for name, start, changed_tree in _plain_numbers(tree):
-            yield _number(name, values[name], start, _with_slot(genome, index, changed_tree))
+            yield _Number(name, values[name], start, _with_slot(genome, index, changed_tree))
 
 
-def _number(name: str, value: float, start: float, genome: Genome) -> tuple[str, str, Genome]:
-    return f"p.{name} = {value:g}", f"{start:g}", genome
+def _number(number: _Number) -> tuple[str, str, Genome]:
+    return f"p.{number.name} = {number.value:g}", f"{number.start:g}", number.genome
 
 
 def _plain_numbers(tree: SlotTree) -> Iterator[tuple[str, float, SlotTree]]:

@@ -286,6 +286,24 @@ def test_a_rule_that_cannot_stand_alone_is_still_reported(run, monkeypatch):
     assert "secret" not in texts["report.md"]
 
 
+def test_numbers_that_the_shown_rule_does_not_have_carry_nothing(run):
+    within = 'np.where(model.is_type("Conv"), p.weight, p.weight_2)'
+    slots = (
+        ("weight", "model.param_fraction"),
+        ("loss", "model.loss"),
+        ("price", f'np.where(model.is_type("Conv"), {within}, p.weight_3)'),
+    )
+    numbers = {"first_price": 0.241, "second_price": 30.0, "weight": 2.0, "weight_2": 3.0, "weight_3": 4.0}
+    rule = Candidate("two_pass", slots, tuple(numbers.items()))
+    offspring = replace(run.outcome.champion.offspring, candidate=rule, operator="seed", parents=())
+    champion = replace(run.outcome.champion, offspring=offspring)
+    found = collect(run.store, run.setup, replace(run.outcome, champion=champion))
+    shown = [name for name, _ in shown_rule(rule, found.champion.template).parameters]
+    assert shown == ["second_price", "weight", "weight_3"]
+    parts = [each.part.split()[0] for each in found.verdicts.carriers.parts if " = " in each.part]
+    assert parts == [f"p.{name}" for name in shown]
+
+
 def test_a_rule_known_by_another_name_is_named(tmp_path):
     heuristics = tmp_path / "heuristics"
     heuristics.mkdir()
