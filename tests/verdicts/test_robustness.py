@@ -8,8 +8,9 @@ from cases import PRICED, TEMPLATES, ladder, small_suite
 
 from evolve.datasets import SPLITS
 from evolve.profiles import ModelProfile
+from evolve.verdicts import robustness
 from evolve.verdicts.models import shares, splits_of
-from evolve.verdicts.robustness import NOISE, judge_robustness
+from evolve.verdicts.robustness import NOISE, NoisyShare, judge_robustness
 
 SMALL = small_suite()
 
@@ -43,6 +44,45 @@ def test_a_threshold_amid_equal_layers_is_not_robust() -> None:
     found = _judge(rule, dataset)
     assert found.finding == "not robust"
     assert all(row.below > 0.9 for row in found.rows)
+
+
+def _rows(**losses: float) -> list[NoisyShare]:
+    """Rows of splits where a rule of 0.8 loses so much with 20 % of errors, half of it with 10 %."""
+    return [
+        NoisyShare(split, noise, 0.8 - part * loss, 0.5, 0.0, part * loss)
+        for split, loss in losses.items()
+        for noise, part in zip(NOISE, (0, 0, 0.5, 1), strict=True)
+    ]
+
+
+def test_every_split_is_judged() -> None:
+    finding, verdict = robustness._judge(_rows(train=0.0289 * 0.5, valid=0.019, test=0.0))
+    assert finding == "robust to small errors"
+    assert verdict == (
+        "The rule is robust to errors of up to 10 %, not to larger ones: errors of 20 % cost it 1.90 points "
+        "on valid. On test, its mean share is 80.00 % without errors, 80.00 % at 1 %, 80.00 % at 5 %, "
+        "80.00 % at 10 % and 80.00 % at 20 %."
+    )
+
+
+def test_errors_that_help_are_no_robustness() -> None:
+    finding, verdict = robustness._judge(_rows(train=0.0, test=-0.1))
+    assert finding == "robust to small errors"
+    assert verdict.startswith(
+        "The rule is robust to errors of up to 5 %, not to larger ones: errors of 10 % add 5.00 points on "
+        "test, so what it has there hangs on the exact values of the signals. On test, "
+    )
+    both = robustness._judge(_rows(train=0.016, test=-0.1))[1]
+    assert "errors of 20 % cost it 1.60 points on train; errors of 10 % add 5.00 points on test" in both
+
+
+def test_the_verdict_names_what_a_robust_rule_may_lose() -> None:
+    finding, verdict = robustness._judge(_rows(train=0.009, test=-0.009))
+    assert finding == "robust"
+    assert verdict.startswith(
+        "The rule is robust: errors of up to 20 % in the signals it reads cost it no more than 1 point on "
+        "train and test. On test, its mean share is 80.00 % without errors, "
+    )
 
 
 def test_what_reads_nothing_measured_is_not_perturbed() -> None:
