@@ -10,6 +10,7 @@ import numpy as np
 from evolve.benchmark_cells import CellResult
 from evolve.benchmarking import BenchOutcome, Setting
 from evolve.profiles import ModelProfile
+from evolve.search.fronts import source_level
 from evolve.signals import LEVELS
 from evolve.statistics import (
     FloatArray,
@@ -115,17 +116,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LevelPrice:
-    """The best rule at an information level, and what its signals cost.
+    """The best rule that an information level allows, and what its signals cost.
 
     Attributes:
-        level: The level.
-        cost: Model evaluations to measure all signals of the level: mean over the models of the split.
+        level: The level that was allowed.
+        reads: The level of what the rule reads, which may be lower.
+        cost: Model evaluations to measure all signals of that level: mean over the models of the split.
         best: The run whose champion did best on the split that chooses.
         mean, worst: Its share of the optimum on unseen models.
         others: Mean shares there of the champions of all runs at this level.
     """
 
     level: str
+    reads: str
     cost: float
     best: CellResult
     mean: float
@@ -249,9 +252,11 @@ def _prices(outcome: BenchOutcome) -> Iterator[LevelPrice]:
             continue
         # The simpler rule, then the earlier run, where two do equally well.
         best = max(results, key=lambda each: (round(each.mean(chooser), 9), -each.complexity))
-        costs = [measuring_cost(level, each) for each in outcome.dataset.split(unseen)]
+        reads = LEVELS[source_level(best.source)]
+        costs = [measuring_cost(reads, each) for each in outcome.dataset.split(unseen)]
         yield LevelPrice(
             level=level,
+            reads=reads,
             cost=float(np.mean(costs)),
             best=best,
             mean=best.mean(unseen),

@@ -21,8 +21,9 @@ from evolve.comparison import (
     summarise_setting,
 )
 from evolve.datasets import Dataset, find_dataset
-from evolve.reports.benchmark import bench_page, write_bench
-from evolve.reports.benchmark_tables import collect_bench
+from evolve.reports.benchmark import bench_json, bench_page, write_bench
+from evolve.reports.benchmark_figures import draw_bench
+from evolve.reports.benchmark_tables import collect_bench, price_table
 from evolve.synthetic import generate
 
 BASE = {"datasets": "reference", "population": 8}
@@ -97,7 +98,7 @@ def test_the_price_of_information(tmp_path: Path) -> None:
     assert outcome is not None
     metadata, curves = price_of_information(outcome)
     assert (metadata.level, metadata.cost) == ("metadata", 0)
-    assert curves.cost == np.mean([measuring_cost("curves", each) for each in outcome.dataset.test])
+    assert curves.cost == np.mean([measuring_cost(curves.reads, each) for each in outcome.dataset.test])
     for price in (metadata, curves):
         own = [each for each in outcome.results if each.setting == price.level]
         assert price.best.mean("valid") == max(each.mean("valid") for each in own)
@@ -105,3 +106,35 @@ def test_the_price_of_information(tmp_path: Path) -> None:
     folder = write_bench(collect_bench(outcome), tmp_path / "reports")
     assert "## The price of information" in (folder / "bench.md").read_text()
     assert (folder / "price.svg").is_file()
+
+
+def test_a_rule_is_charged_for_what_it_reads_not_for_what_it_might_have_read() -> None:
+    sources = {
+        "metadata": "def allocate(model, p):\n    return model.cheapest(model.depth)\n",
+        "statistics": "def allocate(model, p):\n    return model.cheapest(model.num_params)\n",
+        "curves": "def allocate(model, p):\n    return model.cheapest(model.fisher * model.weight_std)\n",
+    }
+    settings = tuple(Setting(each, {"signals": each}) for each in sources)
+    shares = {"train": (0.9, 0.8), "test": (0.9, 0.8)}
+    results = tuple(
+        CellResult(level, 0, 9, "id", 5, source, {}, shares, ((1, 0.5),)) for level, source in sources.items()
+    )
+    plan = Plan("made", settings, 1, 9, {})
+    contents = collect_bench(BenchOutcome(plan, find_dataset("reference"), results, ([],) * 3))
+    assert [(each.level, each.reads, each.cost) for each in contents.prices] == [
+        ("metadata", "metadata", 0),
+        ("statistics", "metadata", 0),
+        ("curves", "gradient", 3),
+    ]
+    table = price_table(contents)
+    assert [row[:3] for row in table.rows] == [
+        ["metadata", "metadata", "0"],
+        ["statistics", "metadata", "0"],
+        ["curves", "gradient", "3"],
+    ]
+    assert [each["reads"] for each in bench_json(contents)["price_of_information"]] == [
+        *("metadata", "metadata", "gradient")
+    ]
+    picture = draw_bench(contents.outcome, contents.prices)["price.svg"].decode()
+    assert "<!-- reads only gradient -->" in picture
+    assert picture.count("reads only") == 2

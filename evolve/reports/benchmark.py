@@ -133,7 +133,10 @@ def bench_page(contents: BenchContents, figures: bool) -> str:
             "command": bench_command(outcome),
             "configurations": Table(
                 ["setting", "configuration"],
-                [[code_cell(name), code_cell(json.dumps(values))] for name, values in _configurations(outcome)],
+                [
+                    [code_cell(name), code_cell(json.dumps(values))]
+                    for name, values in _configurations(outcome)
+                ],
                 2,
             ),
         },

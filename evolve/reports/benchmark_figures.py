@@ -86,7 +86,7 @@ def _mark_gaps(axes: Axes, lowest: float, highest: float) -> None:
 
 
 def _price(outcome: BenchOutcome, prices: Sequence[LevelPrice]) -> Figure:
-    """Draw what each level's best rule reaches over what measuring its signals costs."""
+    """Draw what each level's best rule reaches, with what measuring the signals that it reads costs."""
     figure = new_figure(3.7)
     axes = figure.add_axes((0.085, 0.2, 0.895, 0.69))
     places = np.arange(len(prices), dtype=np.float64)
@@ -112,11 +112,16 @@ def _price(outcome: BenchOutcome, prices: Sequence[LevelPrice]) -> Figure:
     gaps = np.concatenate([means, worsts, *(_gap(np.array(each.others)) for each in prices)])
     _mark_gaps(axes, float(gaps.min()), float(gaps.max()))
     axes.set_xlim(-0.4, len(prices) - 0.6)
-    axes.set_xticks(places.tolist(), [f"{each.level}\n{_evaluations(each.cost)}" for each in prices])
+    axes.set_xticks(places.tolist(), [_place_label(each) for each in prices])
     axes.set_ylabel(f"share of the optimum on {split}")
     axes.grid(axis="y")
     figure.legend(loc="upper left", bbox_to_anchor=(0.075, 1.0), ncols=3)
     return figure
+
+
+def _place_label(price: LevelPrice) -> str:
+    lower = f"\nreads only {price.reads}" if price.reads != price.level else ""
+    return f"{price.level}\n{_evaluations(price.cost)}{lower}"
 
 
 def _evaluations(cost: float) -> str:

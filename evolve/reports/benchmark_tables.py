@@ -117,11 +117,12 @@ def arrivals_table(contents: BenchContents) -> Table:
 
 
 def price_table(contents: BenchContents) -> Table:
-    """Return a row a level: what its signals cost and what its best rule reaches on unseen models."""
+    """Return a row a level: what its best rule reads, what that costs, and what the rule reaches unseen."""
     unseen = measures(contents.outcome)[-1]
     rows = [
         [
             each.level,
+            each.reads,
             f"{each.cost:,.4g}" if each.cost < 1000 else f"{each.cost:,.0f}",
             percent(each.mean),
             percent(each.worst),
@@ -130,7 +131,8 @@ def price_table(contents: BenchContents) -> Table:
         ]
         for each in contents.prices
     ]
-    return Table(["level", "model evaluations", f"mean, {unseen}", "worst model", "nodes", "run"], rows)
+    columns = ["level", "the rule reads", "model evaluations", f"mean, {unseen}", "worst model", "nodes"]
+    return Table([*columns, "run"], rows, 2)
 
 
 def timing_json(outcome: BenchOutcome) -> list[dict[str, Any]]:
