@@ -46,6 +46,14 @@ def fold_constants(graph: onnx.GraphProto) -> dict[str, str]:
     return origins
 
 
+def leave_inputs(graph: onnx.GraphProto) -> None:
+    """Remove the inputs that have an initializer: nobody has to feed them."""
+    constants = {each.name for each in graph.initializer}
+    fed = [each for each in graph.input if each.name not in constants]
+    del graph.input[:]
+    graph.input.extend(fed)
+
+
 def take_out(graph: onnx.GraphProto, weights: set[str]) -> dict[str, NDArray[Any]]:
     """Remove weights and other large initializers from a graph and return them as arrays."""
     taken = {

@@ -21,13 +21,12 @@ LABELS = ("labels", "label", "targets", "target", "y")
 def fit_data(
     graph: onnx.GraphProto, data: Mapping[str, NDArray[Any]], path: Path
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
-    """Return the arrays by the graph's inputs, in their types, and the labels.
+    """Return the arrays by the graph's inputs, none of them an initializer, in their types, and the labels.
 
     Raises:
         NetworkError: An array is missing, or they differ in the number of samples.
     """
-    constants = {each.name for each in graph.initializer}
-    wanted = {each.name: each for each in graph.input if each.name not in constants}
+    wanted = {each.name: each for each in graph.input}
     label = next((name for name in LABELS if name in data and name not in wanted), None)
     others = [name for name in data if name != label]
     given = dict(data)
@@ -63,10 +62,9 @@ def choose_batch_size(graph: onnx.GraphProto, samples: int, wanted: int, path: P
     Raises:
         NetworkError: The samples do not divide into batches of that number.
     """
-    constants = {each.name for each in graph.initializer}
     for each in graph.input:
         dims = each.type.tensor_type.shape.dim
-        if each.name not in constants and len(dims) and dims[0].dim_value:
+        if len(dims) and dims[0].dim_value:
             fixed = int(dims[0].dim_value)
             if samples % fixed:
                 words = f"a multiple of {fixed} samples, the graph's batch size"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from evolve.errors import NetworkError
 from evolve.networks.metrics import LABELLED
 from evolve.networks.network import OutputArray, Targets, Value, WeightArray, WeightLayer
-from evolve.networks.onnx_constants import fold_constants, take_out
+from evolve.networks.onnx_constants import fold_constants, leave_inputs, take_out
 from evolve.networks.onnx_data import choose_batch_size, choose_task, fit_data, make_targets
 from evolve.networks.onnx_graph import OnnxGraph
 from evolve.networks.onnx_layers import OnnxLayer, find_onnx_layers
@@ -51,6 +51,7 @@ class OnnxNetwork:
         self.path = Path(path)
         self.name = self.path.stem
         self.model = _load(self.path)
+        leave_inputs(self.model.graph)
         origins = fold_constants(self.model.graph)
         found = find_onnx_layers(self.model.graph, origins)
         if not found:
@@ -103,6 +104,8 @@ class OnnxNetwork:
     def model_with(self, weights: Mapping[str, WeightArray]) -> onnx.ModelProto:
         """Return the whole model with some layers' weights replaced."""
         model = _load(self.path)
+        # Before version 4 an initializer had to be an input too, and those that are made here are none.
+        model.ir_version = max(model.ir_version, 4)
         fold_constants(model.graph)
         values = {self._layers[name].initializer: self.value_of(name, each) for name, each in weights.items()}
         for tensor in model.graph.initializer:

@@ -188,6 +188,25 @@ def test_bad_data_are_explained(mlp, change, said):
     assert all(words in str(caught.value) for words in said), caught.value
 
 
+def test_initializers_among_the_inputs_are_not_asked_for(mlp, tmp_path):
+    path, data = mlp
+    model = onnx.load(path)
+    for each in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    model.ir_version = 3
+    onnx.save(model, tmp_path / "old.onnx")
+    old, new = (OnnxNetwork(each, data, threads=1) for each in (tmp_path / "old.onnx", path))
+    assert old.num_batches == new.num_batches > 1
+    assert old.provenance["data_sha256"] == new.provenance["data_sha256"]
+    changed = {"2": 2 * old.weights("2")}
+    np.testing.assert_array_equal(old.outputs(1, changed), new.outputs(1, changed))
+    saved = old.model_with(changed)
+    onnx.checker.check_model(saved)
+    session = onnxruntime.InferenceSession(saved.SerializeToString())
+    result = session.run(None, {"x": data["x"][64:128]})[0]
+    np.testing.assert_allclose(result, new.outputs(1, changed), rtol=1e-4, atol=1e-5)
+
+
 def test_bad_models_are_explained(tmp_path, mlp):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(NetworkError, match="cannot be read"):
