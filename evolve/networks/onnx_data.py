@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from evolve.errors import NetworkError
+from evolve.fields import Words
 from evolve.networks.metrics import LABELLED, TASKS
 from evolve.networks.network import OutputArray, Targets
 
@@ -93,16 +94,29 @@ def choose_task(output: OutputArray, labels: NDArray[Any] | None, task: str | No
             return "regression"
         task = "language" if output.ndim == 3 else "classification"
     if labels is not None and task in LABELLED:
-        # The first batch may be shorter than all the labels, not their other axes.
-        fits = labels.shape[1:] == output.shape[1:-1] and labels.max() < output.shape[-1]
-        if not fits or not np.issubdtype(labels.dtype, np.integer):
-            shape = ("N", *output.shape[1:-1])
-            words = f"whole numbers below {output.shape[-1]} of shape {shape}"
-            found = f"{labels.dtype} of shape {labels.shape}"
-            raise NetworkError(
-                "labels do not fit the outputs", file=path, field="data", expected=words, found=found
-            )
+        _check_classes(output, labels, path)
     return task
+
+
+def _check_classes(output: OutputArray, labels: NDArray[Any], path: Path) -> None:
+    classes = output.shape[-1]
+    problem, words = "labels do not fit the outputs", f"whole numbers below {classes}"
+    # The first batch may be shorter than all the labels, not their other axes.
+    if labels.shape[1:] != output.shape[1:-1] or not np.issubdtype(labels.dtype, np.integer):
+        words += f" of shape {('N', *output.shape[1:-1])}"
+        found = Words(f"{labels.dtype} of shape {labels.shape}")
+        raise NetworkError(problem, file=path, field="data", expected=words, found=found)
+    beyond = np.argwhere(labels >= classes)
+    if len(beyond):
+        place = tuple(map(int, beyond[0]))
+        raise NetworkError(
+            problem,
+            file=path,
+            field="data",
+            expected=f"{words}, the number of classes of the output",
+            found=Words(f"label {labels[place]} of sample {place[0]}"),
+            cure="Number the classes from 0, as the outputs do; a negative label stands for none.",
+        )
 
 
 def make_targets(

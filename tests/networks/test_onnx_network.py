@@ -207,6 +207,23 @@ def test_initializers_among_the_inputs_are_not_asked_for(mlp, tmp_path):
     np.testing.assert_allclose(result, new.outputs(1, changed), rtol=1e-4, atol=1e-5)
 
 
+def test_a_label_beyond_the_classes_is_named(mlp):
+    path, data = mlp
+    labels = data["labels"].copy()
+    labels[5] = 12
+    with pytest.raises(NetworkError) as caught:
+        OnnxNetwork(path, {"x": data["x"], "labels": labels})
+    for words in (
+        "labels do not fit",
+        "whole numbers below 10",
+        "label 12 of sample 5",
+        "Number the classes",
+    ):
+        assert words in str(caught.value)
+    labels[5] = -1
+    assert OnnxNetwork(path, {"x": data["x"], "labels": labels}).task == "classification"
+
+
 def test_bad_models_are_explained(tmp_path, mlp):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(NetworkError, match="cannot be read"):
