@@ -73,8 +73,7 @@ def find_places(allocation: Allocation, options: Options, path: str | os.PathLik
         ) from fault
     nodes = [(node.name, node.op_type, tuple(node.input)) for node in model.graph.node]
     tensors = {each.name for each in model.graph.initializer}
-    origins = fold_constants(model.graph)
-    found = {each.name: each for each in find_onnx_layers(model.graph, origins)}
+    found = {each.name: each for each in find_onnx_layers(model.graph, fold_constants(model.graph))}
     by_initializer = {each.initializer: each for each in found.values()}
     places = []
     for name in allocation.names:

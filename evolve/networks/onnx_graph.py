@@ -7,7 +7,7 @@ and no weight is packed: what depends on a changed weight is then computed exact
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from evolve.networks.network import Step, Value
+from evolve.networks.onnx_constants import names_read
 
 #: Prepared parts that are kept for the next batch.
 _KEPT_SESSIONS = 8
@@ -64,7 +65,7 @@ class OnnxGraph:
         self.constants |= {names.get(name, name): array for name, array in weights.items()}
         self.steps = [
             Step(
-                tuple(names.get(each, each) for each in dict.fromkeys(_reads(node))),
+                tuple(names.get(each, each) for each in dict.fromkeys(names_read(node))),
                 tuple(filter(None, node.output)),
             )
             for node in self._nodes
@@ -117,7 +118,7 @@ class OnnxGraph:
             for name, array in feed.items()
         ]
         outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in plan.wanted]
-        read = {name for node in nodes for name in _reads(node)}
+        read = {name for node in nodes for name in names_read(node)}
         initializers = [each for name, each in self._small.items() if name in read]
         graph = onnx.helper.make_graph(nodes, "part", inputs, outputs, initializers)
         model = onnx.helper.make_model(
@@ -135,14 +136,3 @@ def make_session(model: bytes | str, threads: int) -> onnxruntime.InferenceSessi
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, those inside its branches and loops included."""
-    yield from filter(None, node.input)
-    for attribute in node.attribute:
-        for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-            own = {each.name for each in (*graph.input, *graph.initializer)}
-            own |= {name for inner in graph.node for name in inner.output}
-            for inner in graph.node:
-                yield from (name for name in _reads(inner) if name not in own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from evolve.networks.network import product_kind
+from evolve.networks.onnx_constants import transpose_order
 
 #: Where operators have their weights: the input, and the layer type; None for a matrix product.
 _WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
@@ -33,6 +34,19 @@ _WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 #: Names that exporters make up: the node's name says more.
 _MADE_UP = re.compile(r"^(onnx::|val_|_?\d+$|const)|_output_\d+$|_transposed$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a node reads an initializer as.
+
+    Attributes:
+        initializer: The initializer's name.
+        axes: The initializer's axes in the order in which the node gets them.
+    """
+
+    initializer: str
+    axes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -60,48 +74,73 @@ class OnnxLayer:
         return np.ascontiguousarray(weights.transpose(np.argsort(self.axes)).astype(dtype))
 
 
-def find_onnx_layers(graph: onnx.GraphProto, origins: Mapping[str, str]) -> list[OnnxLayer]:
+def find_onnx_layers(graph: onnx.GraphProto, others: Mapping[str, Sequence[str]]) -> list[OnnxLayer]:
     """Return the weight layers in the order of the nodes, an initializer that several nodes read once.
+
+    Its axes are those of its first use, whatever else reads it, as it is or transposed.
 
     Args:
         graph: A graph without constants that are no initializers.
-        origins: The names that initializers had before they were copied or transposed.
+        others: The other names that initializers had.
     """
-    initializers = {
-        each.name: each for each in graph.initializer if each.data_type in _FLOATS and len(each.dims)
-    }
+    views = find_views(graph)
+    sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer}
     layers: dict[str, OnnxLayer] = {}
     taken: set[str] = set()
     for node in graph.node:
         for place, kind in _WEIGHT_INPUTS.get(node.op_type, ()):
-            key = node.input[place] if place < len(node.input) else ""
-            if key not in initializers or key in layers or not np.prod(initializers[key].dims):
+            view = views.get(node.input[place]) if place < len(node.input) else None
+            if view is None or view.initializer in layers or not sizes[view.initializer]:
                 continue
-            rank = len(initializers[key].dims)
+            key, rank = view.initializer, len(view.axes)
             if kind is None and (rank < 2 or (node.op_type == "Gemm" and rank != 2)):
                 continue
             if kind == "Embedding" and (rank < 2 or _attribute(node, "axis", 0) != 0):
                 continue
-            name = _layer_name(key, origins.get(key, key), node, taken)
+            name = _layer_name(key, others.get(key, ()), node, taken)
             taken.add(name)
-            layers[key] = OnnxLayer(name, kind or product_kind(key, node.name), key, _axes(node, place, rank))
+            axes = tuple(view.axes[axis] for axis in channels_first(node, place, rank))
+            layers[key] = OnnxLayer(name, kind or product_kind(key, node.name), key, axes)
             if kind is None:
                 break  # a product of two constants is no layer twice
     return list(layers.values())
 
 
-def _layer_name(key: str, origin: str, node: onnx.NodeProto, taken: set[str]) -> str:
+def find_views(graph: onnx.GraphProto) -> dict[str, View]:
+    """Return what nodes read initializers as, by the names that they read."""
+    views = {
+        each.name: View(each.name, tuple(range(len(each.dims))))
+        for each in graph.initializer
+        if each.data_type in _FLOATS and len(each.dims)
+    }
+    for node in graph.node:
+        view = views.get(node.input[0]) if node.op_type in ("Identity", "Transpose") else None
+        if view is not None:
+            order = tuple(range(len(view.axes)))
+            if node.op_type == "Transpose":
+                order = transpose_order(node, len(view.axes))
+            views[node.output[0]] = View(view.initializer, tuple(view.axes[axis] for axis in order))
+    return views
+
+
+def _layer_name(key: str, others: Sequence[str], node: onnx.NodeProto, taken: set[str]) -> str:
     """Return the first name that is no made-up one and not taken yet: the tensor's, or the module's."""
     parts = node.name.strip("/").split("/")
     if parts[-1].startswith(node.op_type):
         parts = parts[:-1]
-    names = [each.removesuffix(".weight") for each in (key, origin) if not _MADE_UP.search(each)]
+    names = [each.removesuffix(".weight") for each in (key, *others) if not _MADE_UP.search(each)]
     names += [".".join(parts), node.name, key]
     return next(name for name in names if name.strip() and (name not in taken or name == key))
 
 
-def _axes(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ...]:
-    """Return the order of axes that puts output channels first."""
+def channels_first(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ...]:
+    """Return the order of axes that puts the output channels of a node's weight first.
+
+    Args:
+        node: The node.
+        place: Which of its inputs is the weight.
+        rank: The number of axes of that.
+    """
     axes = list(range(rank))
     if node.op_type == "ConvTranspose":
         return (1, 0, *axes[2:])

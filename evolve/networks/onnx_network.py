@@ -52,8 +52,7 @@ class OnnxNetwork:
         self.name = self.path.stem
         self.model = _load(self.path)
         leave_inputs(self.model.graph)
-        origins = fold_constants(self.model.graph)
-        found = find_onnx_layers(self.model.graph, origins)
+        found = find_onnx_layers(self.model.graph, fold_constants(self.model.graph))
         if not found:
             raise NetworkError(
                 "no weight layers", file=path, expected="Conv, Gemm, MatMul or Gather with initializers"

@@ -47,8 +47,11 @@ def mlp(tmp_path):
 
 def networks(kind: str, tmp_path, **options) -> tuple[TorchNetwork, OnnxNetwork]:
     torch.manual_seed(0)
-    if kind == "language":
-        model, inputs, labels = LanguageModel(), torch.randint(0, 20, (12, 8)), None
+    if kind in ("language", "shared"):
+        model, inputs, labels = LanguageModel(shared=kind == "shared"), torch.randint(0, 20, (12, 8)), None
+        # The exporter makes one of those that are equal.
+        for norm in (each for each in model.modules() if isinstance(each, nn.LayerNorm)):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
     else:
         model, inputs, labels = residual_network(), torch.randn(12, 1, 8, 8), torch.randint(0, 10, (12,))
     path = export(model, inputs, tmp_path / "model.onnx", **options)
@@ -61,7 +64,8 @@ UNFOLDED = {"do_constant_folding": False, "training": torch.onnx.TrainingMode.PR
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("language", {}), ("language", UNFOLDED), ("residual", UNFOLDED)]
+    ("kind", "options"),
+    [("language", {}), ("language", UNFOLDED), ("shared", {}), ("shared", UNFOLDED), ("residual", UNFOLDED)],
 )
 def test_layers_and_numbers_agree_with_torch(kind, options, tmp_path):
     mine, theirs = networks(kind, tmp_path, **options)
@@ -81,6 +85,46 @@ def test_layers_and_numbers_agree_with_torch(kind, options, tmp_path):
             np.testing.assert_array_equal(one, other)
         exact = next(iter(replays[0].outputs(layer.name, changed)))
         np.testing.assert_allclose(np.concatenate(quick), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, UNFOLDED])
+def test_an_embedding_that_is_the_last_layer_too_stays_one_weight(options, tmp_path):
+    _, network = networks("shared", tmp_path, **options)
+    changed = {"embedding": 2 * network.weights("embedding")}
+    network.save(tmp_path / "saved.onnx", changed)
+    saved = onnx.load(tmp_path / "saved.onnx")
+    assert [tuple(each.dims) for each in saved.graph.initializer].count((20, 16)) == 1
+    assert (16, 20) not in [tuple(each.dims) for each in saved.graph.initializer]
+    again = OnnxNetwork(tmp_path / "saved.onnx", {"x": np.arange(8)[None]}, task="language", threads=1)
+    assert [each.name for each in again.layers] == [each.name for each in network.layers]
+    session = onnxruntime.InferenceSession(tmp_path / "saved.onnx")
+    for batch in range(3):
+        made = session.run(None, network.inputs(batch))[0]
+        np.testing.assert_allclose(made, network.outputs(batch, changed), rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_that_is_called_twice_has_its_weights_once(tmp_path):
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), block, block, nn.Flatten(), nn.Linear(288, 10))
+    images = torch.randn(6, 1, 8, 8)
+    path = export(model, images, tmp_path / "model.onnx")
+    # The exporter folds the norm into two equal weights and has the second as another name of the first.
+    assert "Identity" in {node.op_type for node in onnx.load(path).graph.node}
+    network = OnnxNetwork(path, {"x": images.numpy()}, threads=1)
+    assert [each.shape for each in network.layers] == [(8, 1, 3, 3), (8, 8, 3, 3), (10, 288)]
+    name = network.layers[1].name
+    changed = {name: network.weights(name) + np.float32(0.1)}
+    block[0].weight.data += 0.1 * (1 + block[1].eps) ** 0.5
+    expected = model.eval()(images).detach().numpy()
+    np.testing.assert_allclose(network.outputs(0, changed), expected, rtol=1e-4, atol=1e-5)
+    (quick,) = Replay(network).outputs(name, changed[name])
+    np.testing.assert_array_equal(quick, network.outputs(0, changed))
+    network.save(tmp_path / "saved.onnx", changed)
+    shapes = [tuple(each.dims) for each in onnx.load(tmp_path / "saved.onnx").graph.initializer]
+    assert shapes.count((8, 8, 3, 3)) == 1
+    made = onnxruntime.InferenceSession(tmp_path / "saved.onnx").run(None, {"x": images.numpy()})[0]
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_folded_norms_leave_convolutions(tmp_path):
@@ -140,6 +184,40 @@ def test_layouts_are_told_apart(tmp_path):
     np.testing.assert_array_equal(network.weights("second"), second)
     changed = {"first": 2 * first.T, "second": 3 * second}
     np.testing.assert_allclose(network.outputs(0, changed), 6 * (x @ first @ second.T), rtol=1e-5)
+
+
+def test_what_is_read_in_several_ways_is_one_layer(tmp_path):
+    rng = np.random.default_rng(0)
+    twice, both = rng.normal(size=(5, 4)).astype("f"), rng.normal(size=(5, 5)).astype("f")
+    nodes = [
+        # Stored transposed, and read by two products.
+        helper.make_node("Transpose", ["twice.weight"], ["t1"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "t1"], ["a"]),
+        helper.make_node("Identity", ["twice.weight"], ["copy"]),
+        helper.make_node("Transpose", ["copy"], ["t2"]),
+        helper.make_node("MatMul", ["x", "t2"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["c"]),
+        # Read as it is and, by the name of a copy, transposed.
+        helper.make_node("Transpose", ["both.weight"], ["t3"]),
+        helper.make_node("Identity", ["t3"], ["t4"]),
+        helper.make_node("MatMul", ["c", "t4"], ["d"]),
+        helper.make_node("MatMul", ["d", "both.weight"], ["out"]),
+    ]
+    path = graph(nodes, {"twice.weight": twice, "both.weight": both}, tmp_path / "m.onnx")
+    x = rng.normal(size=(3, 4)).astype("f")
+    network = OnnxNetwork(path, {"x": x}, threads=1)
+    assert [(each.kind, each.shape) for each in network.layers] == [("Linear", (5, 4)), ("Linear", (5, 5))]
+    first, second = (each.name for each in network.layers)
+    # As the first of its products has it: rows are output channels.
+    np.testing.assert_array_equal(network.weights(first), twice)
+    np.testing.assert_array_equal(network.weights(second), both)
+    changed = {first: twice + 1, second: both - 1}
+    expected = 2 * x @ changed[first].T @ changed[second].T @ changed[second]
+    np.testing.assert_allclose(network.outputs(0, changed), expected, rtol=1e-5)
+    network.save(tmp_path / "saved.onnx", changed)
+    assert len(onnx.load(tmp_path / "saved.onnx").graph.initializer) == 2
+    made = onnxruntime.InferenceSession(tmp_path / "saved.onnx").run(None, {"x": x})[0]
+    np.testing.assert_allclose(made, expected, rtol=1e-5)
 
 
 def test_branches_inside_nodes_are_followed(tmp_path):
