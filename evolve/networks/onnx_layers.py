@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,11 @@ import onnx
 from numpy.typing import NDArray
 
 from evolve.networks.network import product_kind
-from evolve.networks.onnx_constants import transpose_order
+from evolve.networks.onnx_constants import inner_graphs, transpose_order
 
+_RECURRENT = ("LSTM", "GRU", "RNN")
+#: The inputs of those that are biases, those of peepholes included.
+_RECURRENT_BIASES = (3, 7)
 #: Where operators have their weights: the input, and the layer type; None for a matrix product.
 _WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
     "Conv": ((1, "Conv"),),
@@ -21,9 +24,7 @@ _WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
     "Gemm": ((1, None), (0, None)),
     "MatMul": ((1, None), (0, None)),
     "Gather": ((0, "Embedding"),),
-    "LSTM": ((1, "Linear"), (2, "Linear")),
-    "GRU": ((1, "Linear"), (2, "Linear")),
-    "RNN": ((1, "Linear"), (2, "Linear")),
+    **dict.fromkeys(_RECURRENT, ((1, "Linear"), (2, "Linear"))),
     "BatchNormalization": ((1, "LayerNorm"),),
     "LayerNormalization": ((1, "LayerNorm"),),
     "InstanceNormalization": ((1, "LayerNorm"),),
@@ -106,6 +107,42 @@ def find_onnx_layers(graph: onnx.GraphProto, others: Mapping[str, Sequence[str]]
     return list(layers.values())
 
 
+def count_weights(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return how many numbers each float tensor of two axes or more has, by name, those in branches too.
+
+    Left out are what nothing reads, and the biases of recurrent nodes: their other axis is the direction.
+
+    Args:
+        graph: A graph without constants that are no initializers, but for its branches and loops.
+    """
+    used = set(_uses(graph))
+    counts: dict[str, int] = {}
+    for name, tensor in _tensors(graph):
+        size = int(np.prod(tensor.dims))
+        floating = tensor.data_type in (*_FLOATS, onnx.TensorProto.BFLOAT16)
+        if name in used and floating and len(tensor.dims) > 1 and size > 1:
+            # Branches may each have one of the same name.
+            counts[name] = counts.get(name, 0) + size
+    return counts
+
+
+def _uses(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        biases = _RECURRENT_BIASES if node.op_type in _RECURRENT else ()
+        yield from (name for place, name in enumerate(node.input) if place not in biases)
+        for inner in inner_graphs(node):
+            yield from _uses(inner)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    yield from ((each.name, each) for each in graph.initializer)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from ((node.output[0], each.t) for each in node.attribute if each.name == "value")
+        for inner in inner_graphs(node):
+            yield from _tensors(inner)
+
+
 def find_views(graph: onnx.GraphProto) -> dict[str, View]:
     """Return what nodes read initializers as, by the names that they read."""
     views = {
@@ -151,7 +188,7 @@ def channels_first(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ..
         transposed = bool(_attribute(node, "transB" if place == 1 else "transA", 0))
         return (0, 1) if transposed == (place == 1) else (1, 0)
     # Recurrent ones are (directions, gates · hidden, in).
-    return (1, 0, 2) if node.op_type in ("LSTM", "GRU", "RNN") and rank == 3 else tuple(axes)
+    return (1, 0, 2) if node.op_type in _RECURRENT and rank == 3 else tuple(axes)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -20,7 +20,7 @@ from evolve.networks.network import OutputArray, Targets, Value, WeightArray, We
 from evolve.networks.onnx_constants import fold_constants, leave_inputs, take_out
 from evolve.networks.onnx_data import choose_batch_size, choose_task, fit_data, make_targets
 from evolve.networks.onnx_graph import OnnxGraph
-from evolve.networks.onnx_layers import OnnxLayer, find_onnx_layers
+from evolve.networks.onnx_layers import OnnxLayer, count_weights, find_onnx_layers
 from evolve.networks.slicing import Slices
 
 
@@ -58,6 +58,7 @@ class OnnxNetwork:
                 "no weight layers", file=path, expected="Conv, Gemm, MatMul or Gather with initializers"
             )
         self._layers = {each.name: each for each in found}
+        self._counts = count_weights(self.model.graph)
         large = take_out(self.model.graph, {each.initializer for each in found})
         output = self.model.graph.output[0].name
         names = {each.initializer: each.name for each in found}
@@ -117,6 +118,12 @@ class OnnxNetwork:
     def save(self, path: Path, weights: Mapping[str, WeightArray]) -> None:
         """Write the model with some layers' weights replaced."""
         onnx.save(self.model_with(weights), path)
+
+    @property
+    def unmeasured(self) -> dict[str, int]:
+        """The weights that are in no layer, as those inside branches and loops: how many, by tensor."""
+        measured = {layer.parameter for layer in self.layers}
+        return {name: count for name, count in self._counts.items() if name not in measured}
 
     def targets(self, batch: int) -> Targets:
         """Return what the outputs of a batch should be."""

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from small_networks import LanguageModel, residual_network, trained_mlp
+from small_networks import LanguageModel, Recurrent, residual_network, trained_mlp
 from torch import nn
 
 from evolve.errors import NetworkError
@@ -247,6 +247,44 @@ def test_branches_inside_nodes_are_followed(tmp_path):
         quick = next(iter(Replay(network).outputs(layer, changed)))
         np.testing.assert_array_equal(quick, network.outputs(0, {layer: changed}))
         np.testing.assert_array_equal(quick, np.full((2, 4), 3))
+
+
+def test_weights_that_are_in_no_layer_are_listed(tmp_path):
+    def branch(name: str):
+        tensors = [numpy_helper.from_array(np.ones((4, 3), "f"), "inner")]
+        nodes = [helper.make_node("MatMul", ["h", "inner"], [f"{name}_a"])]
+        if name == "then":
+            nodes.append(helper.make_node("MatMul", [f"{name}_a", "outer"], [name]))
+        else:
+            constant = numpy_helper.from_array(np.ones((3, 3), "f"))
+            nodes.append(helper.make_node("Constant", [], ["held"], value=constant))
+            nodes.append(helper.make_node("MatMul", [f"{name}_a", "held"], [name]))
+        return helper.make_graph(
+            nodes, name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)], tensors
+        )
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "first.weight"], ["a"]),
+        helper.make_node("Add", ["a", "table"], ["b"]),
+        helper.make_node("Add", ["b", "bias"], ["h"]),
+        helper.make_node("MatMul", ["h", "side.weight"], ["elsewhere"]),
+        helper.make_node("If", ["yes"], ["out"], then_branch=branch("then"), else_branch=branch("else")),
+    ]
+    shapes = {"first.weight": (4, 4), "table": (2, 4), "bias": (4,), "side.weight": (4, 5), "outer": (3, 3)}
+    weights = {name: np.ones(shape, "f") for name, shape in shapes.items()}
+    weights |= {"unread": np.ones((7, 7), "f"), "yes": np.array(True)}
+    path = graph(nodes, weights, tmp_path / "m.onnx")
+    network = OnnxNetwork(path, {"x": np.ones((2, 4), "f")}, threads=1)
+    assert [each.name for each in network.layers] == ["first"]
+    assert network.unmeasured == {"table": 8, "side.weight": 20, "outer": 9, "inner": 24, "held": 9}
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_recurrent_biases_are_no_weights(kind, tmp_path):
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 6, 8)
+    path = export(Recurrent(getattr(nn, kind)), inputs, tmp_path / "model.onnx")
+    assert OnnxNetwork(path, {"x": inputs.numpy()}, threads=1).unmeasured == {}
 
 
 @pytest.mark.parametrize(
