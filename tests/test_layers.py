@@ -225,6 +225,7 @@ evolve.exporters.gptqmodel
 evolve.exporters.llama_cpp
 evolve.exporters.modelopt
 evolve.exporters.onnx_places
+evolve.exporters.onnx_lookup
 evolve.exporters.onnxruntime
 evolve.exporters.mlx
 evolve.exporters

@@ -11,8 +11,9 @@ one that all of them can have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.exporters.export import Export, Options, Rounding, Target, Written, average_bits, check_options
@@ -101,6 +102,7 @@ def settle(
     names: Sequence[str] | None = None,
     fused: bool = True,
     clips: bool = False,
+    obstacles: Mapping[str, str] = MappingProxyType({}),
 ) -> Settled:
     """Give every layer a format that the target has.
 
@@ -112,6 +114,7 @@ def settle(
         names: What it calls each layer, (L,), where that is not in the options.
         fused: Whether its layers are modules, which its engines fuse.
         clips: Whether it can be told to clip.
+        obstacles: Why a layer cannot be stored as any other, in words, by its name.
 
     Raises:
         InputError: The options name a layer that is not there, or only formats that the target lacks.
@@ -132,7 +135,10 @@ def settle(
         for at in group:
             storages[at], leads[at] = tables[at][chosen.name], lead
             layer, written = allocation.layers[at], storages[at]
-            why = _reason(layer, allocation.layers[lead], written, target, options, common)
+            # Who can be stored in the fewest ways decides for all.
+            order = sorted((at, *group), key=lambda each: len(tables[each]))
+            obstacle = _obstacle(layer.name, [allocation.names[each] for each in order], obstacles)
+            why = _reason(layer, allocation.layers[lead], written, target, options, common, obstacle)
             if why is None and is_clipped(layer.format) and not clips:
                 why = f"{target.name} chooses itself how to clip"
             if why is not None:
@@ -165,6 +171,7 @@ def _reason(
     target: Target,
     options: Options,
     common: Sequence[Storage],
+    obstacle: str | None,
 ) -> str | None:
     """Return why a layer is not stored as it asks for, None where it is."""
     name = stored_name(layer.format)
@@ -175,12 +182,20 @@ def _reason(
     if layer.kind not in target.kinds:
         return f"{target.name} does not quantize layers of type {layer.kind}"
     if all(each.name in PLAIN for each in common) and not options.formats:
-        return f"{target.name} cannot quantize this weight{_shape(layer)}"
+        return obstacle or f"{target.name} cannot quantize this weight{_shape(layer)}"
     if name not in target.formats:
         return f"{target.name} has no {name}"
     if options.formats and name not in options.formats:
         return f"{name} is not among the formats allowed"
-    return f"{name} does not fit this weight{_shape(layer)}, or one that shares its format"
+    return obstacle or f"{name} does not fit this weight{_shape(layer)}, or one that shares its format"
+
+
+def _obstacle(layer: str, group: Sequence[str], obstacles: Mapping[str, str]) -> str | None:
+    """Return what keeps a layer, or the first of its group that something keeps, from other formats."""
+    blamed = next((name for name in group if name in obstacles), None)
+    if blamed in (None, layer):
+        return obstacles.get(layer)
+    return f"shares its format with {blamed}: {obstacles[blamed]}"
 
 
 def _shape(layer: LayerChoice) -> str:

@@ -32,6 +32,22 @@ def fold_constants(graph: onnx.GraphProto) -> dict[str, list[str]]:
     return others
 
 
+def split_uses(graph: onnx.GraphProto) -> None:
+    """Replace the transposes of initializers that are left by initializers of their own.
+
+    Onnxruntime's quantizers take a weight only from the node that reads it, and pack it for that node.
+    """
+    tensors = {each.name: each for each in graph.initializer}
+    outputs = {each.name for each in graph.output}
+    for node in list(graph.node):
+        if node.op_type == "Transpose" and node.input[0] in tensors and node.output[0] not in outputs:
+            array = as_array(tensors[node.input[0]])
+            made = _tensor(array.transpose(transpose_order(node, array.ndim)), node.output[0])
+            graph.initializer.append(made)
+            tensors[made.name] = made
+            graph.node.remove(node)
+
+
 def follow_copies(graph: onnx.GraphProto, others: dict[str, list[str]]) -> bool:
     """Let nodes read initializers themselves, not by the names that ``Identity`` gives them.
 

@@ -100,7 +100,7 @@ def find_onnx_layers(graph: onnx.GraphProto, others: Mapping[str, Sequence[str]]
                 continue
             name = _layer_name(key, others.get(key, ()), node, taken)
             taken.add(name)
-            axes = tuple(view.axes[axis] for axis in channels_first(node, place, rank))
+            axes = tuple(view.axes[axis] for axis in channel_order(node, place, rank))
             layers[key] = OnnxLayer(name, kind or product_kind(key, node.name), key, axes)
             if kind is None:
                 break  # a product of two constants is no layer twice
@@ -170,7 +170,7 @@ def _layer_name(key: str, others: Sequence[str], node: onnx.NodeProto, taken: se
     return next(name for name in names if name.strip() and (name not in taken or name == key))
 
 
-def channels_first(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ...]:
+def channel_order(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ...]:
     """Return the order of axes that puts the output channels of a node's weight first.
 
     Args:

@@ -195,6 +195,134 @@ def test_convolutions_and_embeddings(tmp_path: Path) -> None:
     assert np.square(other - mine).mean() < 0.1 * noise
 
 
+def small_network(
+    path: Path, nodes: list[Any], tensors: dict[str, np.ndarray], ids: bool = False, width: int = 64
+) -> Path:
+    data = ("ids", TensorProto.INT64, ["N"]) if ids else ("x", TensorProto.FLOAT, ["N", width])
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(*data)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(each, name) for name, each in tensors.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+def test_nodes_without_names_and_copied_weights_are_quantized(network: Path) -> None:
+    pytest.importorskip("onnx_ir")
+    formats = ("INT8_G32", "INT8", "INT8")
+    named = TARGET.export(allocation(*formats), Options(network=network))
+    expected = loss(quantized(network, named, [{"images": digits()[0][:200].numpy()}]))
+    model = onnx.load(network)
+    for node in model.graph.node:
+        node.name = ""
+    for weight in ("fc1.weight", "fc2.weight"):
+        (product,) = (node for node in model.graph.node if weight in node.input)
+        product.input[1] = f"copy of {weight}"
+        model.graph.node.insert(0, helper.make_node("Identity", [weight], [f"copy of {weight}"]))
+    head = next(each for each in model.graph.initializer if each.name == "head.weight")
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["head.weight"], value=head))
+    model.graph.initializer.remove(head)
+    onnx.save(model, network)
+    export = TARGET.export(allocation(*formats), Options(network=network))
+    assert tuple(each.format for each in export.layers if each.layer != "norm") == formats
+    assert not export.roundings
+    assert "prepared" in export.notes[0]
+    assert "prepared" not in named.notes[0]
+    theirs = quantized(network, export, [{"images": digits()[0][:200].numpy()}])
+    assert loss(theirs) == pytest.approx(expected, rel=1e-6)
+    assert loss(theirs) != pytest.approx(loss(network), rel=1e-6)
+
+
+def test_an_embedding_that_is_the_last_layer_too_is_quantized_in_both(tmp_path: Path) -> None:
+    pytest.importorskip("onnx_ir")
+    table = np.random.default_rng(0).standard_normal((40, 64)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["table.weight"], ["turned"]),
+        helper.make_node("Gather", ["table.weight", "ids"], ["rows"], name="look"),
+        helper.make_node("MatMul", ["rows", "turned"], ["out"], name="last"),
+    ]
+    network = small_network(tmp_path / "tied.onnx", nodes, {"table.weight": table}, ids=True)
+    layers = (layer("table", "Embedding", (40, 64), "INT4_ASYM_G32"),)
+    export = TARGET.export(Allocation("tied", layers), Options(network=network))
+    assert not export.roundings
+    assert any("stores it once for each" in note for note in export.notes)
+    ids = np.arange(40)
+    theirs = quantized(network, export, [{"ids": ids}])
+    assert {"GatherBlockQuantized", "MatMulNBits"} <= {node.op_type for node in theirs.graph.node}
+    left = find_quantizer("INT4_ASYM_G32").dequantized(table)
+    made = onnxruntime.InferenceSession(theirs.SerializeToString()).run(None, {"ids": ids})[0]
+    noise = np.square(left @ left.T - table @ table.T).mean()
+    assert np.square(made - left @ left.T).mean() < 0.1 * noise
+    # No format of a scale a channel is there for both.
+    layers = (layer("table", "Embedding", (40, 64), "INT8"),)
+    (rounded,) = TARGET.export(Allocation("tied", layers), Options(network=network)).roundings
+    assert rounded.written == "FP16"
+    assert rounded.why.startswith("Gather (look) and MatMul (last) read this weight")
+
+
+def test_what_onnxruntime_cannot_quantize_is_explained(tmp_path: Path) -> None:
+    branch = helper.make_graph(
+        [helper.make_node("MatMul", ["f", "inner.weight"], ["chosen"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Gemm", ["x", "both.weight"], ["a"], name="gemm", transB=1),
+        helper.make_node("MatMul", ["a", "both.weight"], ["b"], name="product"),
+        helper.make_node("Transpose", ["b"], ["c"]),
+        helper.make_node("MatMul", ["left.weight", "c"], ["d"], name="turned"),
+        helper.make_node("Transpose", ["d"], ["e"]),
+        helper.make_node("MatMul", ["e", "inner.weight"], ["f"], name="outside"),
+        helper.make_node("If", ["yes"], ["g"], name="choice", then_branch=branch, else_branch=branch),
+        helper.make_node("Unsqueeze", ["g", "two"], ["h"]),
+        helper.make_node("ConvTranspose", ["h", "up.weight"], ["out"], name="wider"),
+    ]
+    square = np.eye(64, dtype=np.float32)
+    tensors = {f"{name}.weight": square for name in ("both", "left", "inner")}
+    tensors |= {"up.weight": np.ones((64, 64, 2), np.float32), "yes": np.array(True), "two": np.array([2])}
+    network = small_network(tmp_path / "odd.onnx", nodes, tensors)
+    layers = (
+        *(layer(name, "Linear", (64, 64), "INT8") for name in ("both", "left", "inner")),
+        layer("up", "Conv", (64, 64, 2), "INT8"),
+    )
+    export = TARGET.export(Allocation("odd", layers), Options(network=network))
+    said = {each.layer: (each.written, each.why) for each in export.roundings}
+    assert said["both"][0] == "INT8_TENSOR"
+    assert "Gemm (gemm) and MatMul (product) read this weight" in said["both"][1]
+    assert "left factor of MatMul (node turned)" in said["left"][1]
+    assert "a branch or loop inside node choice" in said["inner"][1]
+    assert "the weights of ConvTranspose (node wider)" in said["up"][1]
+    assert {written for written, _ in said.values()} == {"INT8_TENSOR", "FP16"}
+    # One that shares its format is told so too.
+    tied = TARGET.export(Allocation("odd", layers, ((0, 1),)), Options(network=network)).roundings
+    assert tied[0].why.startswith("shares its format with left: it is the left factor")
+    assert tied[0].written == "FP16"
+
+
+def test_nodes_in_branches_are_left_alone(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    branch = helper.make_graph(
+        [helper.make_node("MatMul", ["a", "inside"], ["chosen"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "inside")],
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "fc.weight"], ["a"]),
+        helper.make_node("If", ["yes"], ["out"], then_branch=branch, else_branch=branch),
+    ]
+    network = small_network(tmp_path / "branches.onnx", nodes, {"fc.weight": weight, "yes": np.array(True)})
+    given = Allocation("branches", (layer("fc", "Linear", (64, 64), "INT4_ASYM_G32"),))
+    export = TARGET.export(given, Options(network=network))
+    (arguments,) = json.loads(document(export))["matmul_nbits"]
+    assert arguments["nodes_to_exclude"] == ["chosen"]
+
+
 def test_places_are_found_by_name(network: Path) -> None:
     export = TARGET.export(allocation("INT4_G32", "INT8_G32", "INT4_G32"), Options(network=network))
     config = json.loads(document(export))
