@@ -17,6 +17,9 @@ WORSE_THAN_UNIFORM = 3
 #: Where measurements are kept, below the working directory.
 CACHE = Path(".evolve_cache") / "measurements.jsonl"
 
+#: From here on metrics are shown in three digits.
+_HUGE = 1e6
+
 _FILE = click.Path(path_type=Path)
 _Command = Callable[..., None]
 
@@ -293,4 +296,6 @@ def _figure(value: float | None) -> str:
 
 
 def _interval(found: dict[str, float], form: str) -> str:
+    # What broken outputs measure has many digits, none of which says anything.
+    form = ".3g" if found["high"] >= _HUGE else form
     return f"{found['estimate']:{form}} ({found['low']:{form}}–{found['high']:{form}})"

@@ -89,6 +89,8 @@ def profile(
     journal.unlink()
     if report is not None:
         write_network_report(report, profile_report(made))
+    if "broken" in made.provenance["notes"]:
+        click.echo(f"note: {made.provenance['notes']['broken']}", err=True)
     if as_json:
         print_json(
             {

@@ -16,14 +16,13 @@ import numpy as np
 from evolve.allocations import Allocation, LayerChoice
 from evolve.errors import FormatError, NetworkError
 from evolve.fields import Words
-from evolve.networks.network import Network, WeightArray, WeightLayer
+from evolve.networks.network import Network, WeightArray, WeightLayer, some
 from evolve.quantizers import Quantizer, find_quantizer
 
 #: Small networks may keep this much, whatever their own size.
 LEAST_KEPT = 64 * 2**20
 #: How many copies of the weights are kept in other formats.
 _COPIES = 4
-_NAMED = 3
 _CURE = "Give an allocation of this network, from its own profile."
 
 
@@ -39,7 +38,7 @@ def formats_for(network: Network, allocation: Allocation) -> dict[str, str]:
     missing = [name for name in layers if name not in set(allocation.names)]
     if extra or missing:
         said = [
-            f"{len(names)} layers that the {whose} does not have ({_some(names)})"
+            f"{len(names)} layers that the {whose} does not have ({some(names)})"
             for names, whose in ((extra, "network"), (missing, "allocation"))
             if names
         ]
@@ -53,10 +52,6 @@ def formats_for(network: Network, allocation: Allocation) -> dict[str, str]:
         _check_layer(network.name, layers[each.name], each)
     chosen = dict(zip(allocation.names, allocation.formats, strict=True))
     return {name: chosen[name] for name in layers}
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def _check_layer(name: str, layer: WeightLayer, choice: LayerChoice) -> None:

@@ -38,6 +38,8 @@ class Checked:
         loss: Mean loss; None without labels.
         accuracy: Share of right rows; None unless the labels are classes.
         perplexity: Of a language model.
+        broken: Number of outputs that are infinite or no numbers.
+        rows: Number of all outputs that count: samples, or tokens.
     """
 
     label: str
@@ -49,6 +51,8 @@ class Checked:
     loss: Interval | None
     accuracy: Interval | None
     perplexity: Interval | None
+    broken: int
+    rows: int
 
     @property
     def retention(self) -> float:
@@ -56,7 +60,7 @@ class Checked:
         return math.exp(-self.divergence.estimate)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values, infinite numbers as null."""
+        """Return JSON values."""
         found: dict[str, Any] = asdict(self)
         return {**found, "formats": dict(self.formats), "retention": self.retention}
 
@@ -87,9 +91,12 @@ class Check:
 
     @property
     def handed_out(self) -> Checked:
-        """The last allocation that is not worse than the uniform format; that one if all are."""
+        """The last allocation that is not worse than the uniform format; that one if all are.
+
+        Without a uniform format, the last of those that break the fewest outputs.
+        """
         if self.uniform is None or self.excesses is None:
-            return self.allocations[-1]
+            return min(reversed(self.allocations), key=lambda each: each.broken)
         pairs = zip(reversed(self.allocations), reversed(self.excesses), strict=True)
         return next((each for each, excess in pairs if excess.estimate <= 0), self.uniform)
 
@@ -166,6 +173,8 @@ def _checked(
         loss,
         _mean(sums.hit, seed),
         perplexity,
+        sums.broken,
+        sums.rows,
     )
 
 
@@ -199,6 +208,16 @@ def _ratio(values: _FloatArray, axis: int) -> _FloatArray:
     total = values.sum(axis=axis)
     ratio: _FloatArray = total[..., 0] / np.maximum(total[..., 1], 1)
     return ratio
+
+
+def broken_words(found: Checked) -> str | None:
+    """Return how many outputs are no numbers; None where all are."""
+    if not found.broken:
+        return None
+    return (
+        f"{found.label}: {found.broken} of {found.rows} outputs are infinite or no numbers (NaN); each "
+        "counts as wrong, with a divergence that nothing else reaches"
+    )
 
 
 def measured_words(found: Checked, task: str) -> str:

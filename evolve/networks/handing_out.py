@@ -16,7 +16,7 @@ from evolve.constraints import Choices
 from evolve.errors import NetworkError
 from evolve.joint import additive_range
 from evolve.networks.applying import formats_for, make_allocation
-from evolve.networks.checking import Check, Checked, check_allocations, measured_words
+from evolve.networks.checking import Check, Checked, broken_words, check_allocations, measured_words
 from evolve.networks.choosing import choices_of
 from evolve.networks.joint_measuring import JointMeasurer
 from evolve.networks.joint_search import Progress, Refinement, refine
@@ -257,6 +257,8 @@ def _notes_on_search(profile: ModelProfile, search: Refinement) -> list[str]:
 
 def _notes_on_check(check: Check) -> list[str]:
     notes = []
+    shown = [*check.allocations, *([check.uniform] if check.uniform else [])]
+    notes += [words for each in shown if (words := broken_words(each)) is not None]
     if check.uniform is None:
         notes.append("every uniform format is larger: there is none to compare with")
     for each, excess in zip(check.allocations, check.excesses or (), strict=check.excesses is not None):

@@ -32,12 +32,16 @@ class Sums:
         divergence: Sums and numbers of rows, (U, 2).
         loss: The same of the rows with a label.
         hit: The same of right rows.
+        broken: Number of rows with an output that is infinite or no number.
+        rows: Number of all rows.
     """
 
     unit: str
     divergence: NDArray[np.float64]
     loss: NDArray[np.float64]
     hit: NDArray[np.float64]
+    broken: int
+    rows: int
 
 
 class JointMeasurer:
@@ -121,4 +125,5 @@ def _sums(unit: str, owner: NDArray[np.int64], parts: list[Rows]) -> Sums:
         total = np.bincount(position[known], values[known], size)
         return np.column_stack([total, np.bincount(position[known], minlength=size)]).astype(np.float64)
 
-    return Sums(unit, column("divergence"), column("loss"), column("hit"))
+    broken = int(sum(each.broken.sum() for each in parts))
+    return Sums(unit, column("divergence"), column("loss"), column("hit"), broken, len(position))

@@ -35,6 +35,9 @@ IndexArray = NDArray[np.int64]
 REACH = 2
 #: So many steps to wider formats, and to narrower ones, are paired at most: those expected to be best.
 _MOST_STEPS = 1000
+#: What is learnt of a divergence ends here, where a profile's does: beyond, a network is broken, by no
+#: matter how much, and an entry that has only a share in it would hardly ever be tried again.
+_MOST = 37.0
 #: Budgets are kept give or take this, relative.
 _ROUNDING = 1e-12
 
@@ -141,7 +144,7 @@ class _Search:
             if choice.tobytes() not in self.seen:
                 best = self._keep(choice, words, best)
         expected = self._expected(self.current)
-        if expected > 0 and best > 0:
+        if expected > 0 and 0 < best < _MOST:
             # What does not add up is off by a factor first of all.
             self.table *= best / expected
         exhausted = False
@@ -193,7 +196,7 @@ class _Search:
         changes = [(group, int(self.current[group]), index) for group, index in move.changes]
         before = self.seen[self.current.tobytes()]
         least = self._keep(choice, self._words(changes), best)
-        wrong = self.seen[choice.tobytes()] - before - expected
+        wrong = min(self.seen[choice.tobytes()], _MOST) - min(before, _MOST) - expected
         for group, _, index in changes:
             self.table[group, index] += wrong / len(changes)
         return least

@@ -17,6 +17,8 @@ from evolve.errors import NetworkError
 from evolve.networks.metrics import Measurement
 
 _FIELDS = frozenset(("key", *Measurement.__dataclass_fields__))
+#: Records from before broken rows were counted, when they were left out of the means: measured again.
+_OUTDATED = _FIELDS - {"broken"}
 
 
 def content_key(about: Mapping[str, Any], formats: Mapping[str, str]) -> str:
@@ -83,19 +85,20 @@ class MeasurementCache:
         self._torn = bool(data) and not data.endswith(b"\n")
         for number, line in enumerate(data.split(b"\n"), 1):
             record = _record(line)
-            if record is not None:
+            fields = record.keys() if record is not None else ()
+            if record is not None and fields == _FIELDS:
                 key = record.pop("key")
                 self._known[key] = Measurement(**record)
-            elif number == 1 and data.count(b"\n"):
+            elif number == 1 and data.count(b"\n") and fields != _OUTDATED:
                 words = "measurements as check-network keeps them"
                 cure = "Name another file: --cache FILE."
                 raise NetworkError("no cache", file=path, expected=words, cure=cure)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """Return a line's record, None if it is none or was cut off."""
+    """Return the object that a line holds, None if it is none or was cut off."""
     try:
         record = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and set(record) == _FIELDS else None
+    return record if isinstance(record, dict) else None

@@ -65,6 +65,7 @@ class Cell:
         loss: Mean loss, None without labels.
         accuracy: Share of right rows, None unless the labels are classes.
         perplexity: Of a language model.
+        broken: Number of rows with an output that is infinite or no number.
         squared_error: Sum of squared changes of the weights.
         sqnr: Signal-to-quantization-noise ratio of the weights in dB.
         fisher_loss: ½ Σ F ΔW², the divergence that the Fisher information predicts; None without it.
@@ -74,6 +75,7 @@ class Cell:
     loss: float | None
     accuracy: float | None
     perplexity: float | None
+    broken: int
     squared_error: float
     sqnr: float
     fisher_loss: float | None
@@ -119,6 +121,7 @@ def measure_cell(
         found.loss,
         found.accuracy,
         found.perplexity,
+        found.broken,
         error,
         sqnr(weights, error),
         predicted,

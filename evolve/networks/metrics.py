@@ -7,6 +7,9 @@ Each task declares its divergence, all zero for equal outputs and quadratic in s
 - ``regression``: half the squared change over the variance of the unchanged outputs, which is the
   Kullback-Leibler divergence of Gaussians of that variance.
 
+A row of changed outputs that holds an infinite number or none at all is broken: it is as far away as a row
+can be, and wrong.
+
 Shapes: R rows (samples, or tokens of a language model), V classes or dimensions.
 """
 
@@ -32,6 +35,10 @@ DIVERGENCES = {
     "regression": "half the squared error over the variance",
 }
 
+#: The divergence of a broken row, and the most that any row has. So large that one among millions keeps
+#: the mean above all that a profile can hold (37), and finite, so that means can be taken and written.
+WORST = 1e9
+
 #: Numbers that are worked on at a time: bounds the memory of a large vocabulary.
 _CHUNK = 1 << 20
 
@@ -44,28 +51,32 @@ class Rows:
         divergence: Of the outputs from the reference.
         loss: Cross entropy, or squared error.
         hit: 1 where the class of the highest output is right, else 0.
+        broken: 1 where an output is infinite or no number, else 0.
     """
 
     divergence: FloatArray
     loss: FloatArray
     hit: FloatArray
+    broken: FloatArray
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The means over all rows.
+    """The means over all rows, those of broken rows among them.
 
     Attributes:
         divergence: Mean divergence from the unchanged outputs, at least 0.
         loss: Mean loss, None without labels.
         accuracy: Share of right rows, None unless the labels are classes.
         perplexity: exp(loss) of a language model, None for other tasks.
+        broken: Number of rows with an output that is infinite or no number.
     """
 
     divergence: float
     loss: float | None = None
     accuracy: float | None = None
     perplexity: float | None = None
+    broken: int = 0
 
 
 class Reference:
@@ -91,11 +102,14 @@ class Reference:
 
     def summarise(self, rows: Sequence[Rows]) -> Measurement:
         """Return the means over rows."""
-        divergence = _mean([each.divergence for each in rows])
+        divergence = np.concatenate([each.divergence for each in rows])
         loss = _mean([each.loss for each in rows])
         accuracy = _mean([each.hit for each in rows])
         perplexity = float(np.exp(min(loss, 700))) if loss is not None and self.task == "language" else None
-        return Measurement(max(divergence or 0.0, 0.0), loss, accuracy, perplexity)
+        # Nobody may lose a broken row on the way: unlike loss and hit, a divergence is always known.
+        mean = float(divergence.mean()) if len(divergence) else 0.0
+        broken = int(sum(each.broken.sum() for each in rows))
+        return Measurement(max(mean, 0.0), loss, accuracy, perplexity, broken)
 
     def rows(self, batch: int, outputs: OutputArray) -> Rows:
         """Return what each row of a batch's outputs shows."""
@@ -114,9 +128,11 @@ class Reference:
     def _rows(
         self, reference: OutputArray, changed: OutputArray, labels: NDArray[np.int64] | None
     ) -> FloatArray:
-        """Return divergence, loss and hit of each row, (3, R)."""
+        """Return divergence, loss, hit and whether it is broken of each row, (4, R)."""
         old, new = reference.astype(np.float64), changed.astype(np.float64)
-        result = np.full((3, len(old)), np.nan)
+        broken = ~np.isfinite(new).all(axis=1)
+        new[broken] = 0
+        result = np.full((4, len(old)), np.nan)
         if self.task in LABELLED:
             old, new = _log_softmax(old), _log_softmax(new)
             result[0] = (np.exp(old) * (old - new)).sum(axis=1)
@@ -135,6 +151,12 @@ class Reference:
             result[0] = 0.5 * ((new - old) ** 2 / self._variance).sum(axis=1)
             if labels is not None:
                 result[1] = ((new - labels.reshape(new.shape)) ** 2).mean(axis=1)
+        result[0] = np.minimum(result[0], WORST)
+        result[0, broken] = WORST
+        # Where there is a label: elsewhere both stay unknown.
+        result[1, broken & ~np.isnan(result[1])] = WORST
+        result[2, broken & ~np.isnan(result[2])] = 0
+        result[3] = broken
         return result
 
     def curvature_sample(self, batch: int, outputs: OutputArray, rng: np.random.Generator) -> OutputArray:

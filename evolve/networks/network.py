@@ -19,6 +19,9 @@ from evolve.fields import near_match
 WeightArray = NDArray[np.float32]
 OutputArray = NDArray[np.float32]
 
+#: So many names stand for a long list of them.
+_NAMED = 3
+
 #: Names a value in a program: a number of a tape, a tensor of a graph, or the name of a layer.
 Value = Hashable
 
@@ -164,6 +167,11 @@ def find_layer(network: Network, name: str) -> WeightLayer:
     raise NetworkError(
         "no such layer", file=network.name, field="layer", found=name, cure=near_match(name, names)
     )
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of many names in one text."""
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 #: Words in a module's path, or its class, that make a matrix product one of attention.

@@ -20,7 +20,7 @@ from evolve.formats import PrecisionFormat
 from evolve.networks.journal import Journal
 from evolve.networks.measuring import Cell, cell_from_json, measure_cell, reference_of
 from evolve.networks.metrics import Reference
-from evolve.networks.network import Network
+from evolve.networks.network import Network, some
 from evolve.networks.replay import Replay
 from evolve.networks.signals import LayerSignals, measure_signals
 from evolve.networks.ties import check_ties, find_ties
@@ -83,11 +83,16 @@ def profile_network(
         signals = measure_signals(network, reference, seed, hessian_probes, book)
         cells = _measure_cells(network, quantizers, reference, signals, book, progress, cache_bytes)
     tables = _Tables(network, quantizers, cells, signals, reference)
+    broken = tables.broken_words()
     provenance = {
         **{key: value for key, value in heading.items() if key != "profile"},
-        "unchanged": {key: value for key, value in vars(reference.unchanged).items() if value is not None},
+        "unchanged": {
+            key: value
+            for key, value in vars(reference.unchanged).items()
+            if value is not None and key != "broken"  # an unchanged network has no such outputs
+        },
         "tied_layers": "found" if ties is None else "declared",
-        "notes": signals.notes,
+        "notes": {**signals.notes, **({"broken": broken} if broken else {})},
         "evaluations": {"cells": len(cells), **signals.evaluations},
     }
     return tables.profile(groups, seed, provenance)
@@ -120,7 +125,8 @@ def _measure_cells(
     cells = {
         (record["layer"], record["format"]): cell_from_json(record)
         for record in (journal.records if journal else [])
-        if record["kind"] == "cell"
+        # Older journals do not say what is broken, and left such rows out of the means: measured again.
+        if record["kind"] == "cell" and "broken" in record
     }
     replay = Replay(network, cache_bytes)
     total = len(network.layers) * len(quantizers)
@@ -194,6 +200,13 @@ class _Tables:
             ],
             dtype=np.float64,
         )
+
+    def broken_words(self) -> str | None:
+        """Return which layers make outputs infinite or no numbers in which formats; None if none does."""
+        broken = [f"{layer} in {name}" for (layer, name), cell in self.cells.items() if cell.broken]
+        if not broken:
+            return None
+        return f"outputs are infinite or no numbers with {some(broken)}: the worst that a profile can say"
 
     def _changes(self) -> dict[str, NDArray[np.float64]]:
         found = {name: self.table(name) for name in ("squared_error", "sqnr")}

@@ -25,6 +25,8 @@ LAYERS_FIGURE, BOXES_FIGURE, SUMS_FIGURE = "layers.svg", "sensitivity.svg", "pre
 _METRICS = ("accuracy", "loss", "perplexity")
 #: The most sensitive layers that the page of a profile shows unfolded.
 _SHOWN = 10
+#: From here on metrics are shown in three digits.
+_HUGE = 1e6
 _HELD_OUT, _CALIBRATION = "held-out data", "calibration data"
 
 
@@ -169,6 +171,8 @@ def _sum_rows(panel: SumPanel | None) -> list[tuple[str, float, float, str]]:
 def _interval(found: Mapping[str, float] | None, digits: str) -> str:
     if found is None:
         return MISSING
+    # What broken outputs measure has many digits, none of which says anything.
+    digits = ".3g" if found["high"] >= _HUGE else digits
     values = [f"{found[name]:{digits}}".replace("-", "−") for name in ("estimate", "low", "high")]
     return f"{values[0]} ({values[1]} to {values[2]})"
 
