@@ -31,7 +31,8 @@ class Checked:
     Attributes:
         label: What it is, in words.
         formats: The format of each layer, by name; empty for the unchanged network.
-        avg_bits: Bits per weight, scales and zero points counted.
+        avg_bits: Bits per weight, scales and zero points counted; as the network stores them where it is
+            unchanged.
         size_bytes: Bytes of all weights.
         predicted: Sum of the divergences of its layers, from a profile; None where there is none.
         divergence: Mean divergence from the unchanged outputs.
@@ -157,7 +158,8 @@ def _checked(
 ) -> Checked:
     network = measurer.network
     weights = sum(layer.num_params for layer in network.layers)
-    bits = size_bits(network, formats) if formats else 32.0 * weights
+    stored = float(sum(layer.num_params * layer.stored_bits for layer in network.layers))
+    bits = size_bits(network, formats) if formats else stored
     loss, perplexity = _mean(sums.loss, seed), None
     if loss is not None and network.task == "language":
         perplexity = Interval(*(math.exp(min(each, 700)) for each in (loss.low, loss.estimate, loss.high)))

@@ -36,12 +36,14 @@ class WeightLayer:
         kind: One of `evolve.profiles.LAYER_TYPES`.
         shape: Output channels first, whatever the network's own layout is.
         parameter: The tensor's name in the network: its key in the state, or its initializer.
+        stored_bits: Bits that the network itself stores a weight in.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     parameter: str
+    stored_bits: int
 
     @property
     def num_params(self) -> int:

@@ -186,9 +186,9 @@ class OnnxNetwork:
         return tuple(ordered)
 
     def _weight_layer(self, layer: OnnxLayer) -> WeightLayer:
-        shape = self._graph.constants[layer.name].shape
-        ordered = tuple(shape[axis] for axis in layer.axes)
-        return WeightLayer(layer.name, layer.kind, ordered, layer.initializer)
+        stored = self._graph.constants[layer.name]
+        ordered = tuple(stored.shape[axis] for axis in layer.axes)
+        return WeightLayer(layer.name, layer.kind, ordered, layer.initializer, 8 * stored.dtype.itemsize)
 
 
 def _load(path: Path) -> onnx.ModelProto:

@@ -104,6 +104,25 @@ def test_the_means_are_those_of_the_whole_network(kind):
     assert check.handed_out is found
 
 
+@pytest.mark.parametrize("types", [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float64")])
+def test_unchanged_weights_take_what_they_are_stored_in(types):
+    class Mixed(nn.Sequential):
+        def forward(self, x):
+            for layer in self:
+                x = layer(x.to(layer.weight.dtype))
+            return x.float()
+
+    layers = [
+        nn.Linear(*shape).to(getattr(torch, each))
+        for shape, each in zip(((4, 6), (6, 2)), types, strict=True)
+    ]
+    network = TorchNetwork(Mixed(*layers), [torch.randn(12, 4)])
+    check = check_allocations(JointMeasurer(network), {"one": uniform(network, "INT8")}, [])
+    sizes = [{"float64": 64, "float32": 32}.get(each, 16) for each in types]
+    assert check.unchanged.avg_bits == (24 * sizes[0] + 12 * sizes[1]) / 36
+    assert check.unchanged.size_bytes == (24 * sizes[0] + 12 * sizes[1]) / 8
+
+
 def test_tokens_of_one_sequence_stay_together():
     torch.manual_seed(0)
     for sizes, unit, number in (((6, 6), "samples", 12), ((3,), "tokens", 30)):

@@ -16,6 +16,9 @@ from torch import nn
 
 from evolve.errors import NetworkError
 from evolve.networks import OnnxNetwork, TorchNetwork, find_ties, profile_network
+from evolve.networks.applying import uniform
+from evolve.networks.checking import check_allocations
+from evolve.networks.joint_measuring import JointMeasurer
 from evolve.networks.replay import Replay
 
 FORMATS = ("INT4", "INT8", "FP32")
@@ -167,6 +170,21 @@ def graph(nodes, weights, path, inputs=(("x", [None, 4]),)):
     )
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
+
+
+def test_weights_have_the_bits_that_they_are_stored_in(tmp_path):
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["x", "wide"], ["h"]),
+        helper.make_node("Cast", ["h"], ["short"], to=TensorProto.FLOAT16),
+        helper.make_node("MatMul", ["short", "narrow"], ["end"]),
+        helper.make_node("Cast", ["end"], ["out"], to=TensorProto.FLOAT),
+    ]
+    weights = {"wide": rng.normal(size=(4, 6)).astype("f4"), "narrow": rng.normal(size=(6, 2)).astype("f2")}
+    network = OnnxNetwork(graph(nodes, weights, tmp_path / "m.onnx"), {"x": np.ones((12, 4))}, threads=1)
+    assert {each.name: each.stored_bits for each in network.layers} == {"wide": 32, "narrow": 16}
+    check = check_allocations(JointMeasurer(network), {"one": uniform(network, "INT8")}, [])
+    assert check.unchanged.size_bytes == 4 * 24 + 2 * 12
 
 
 def test_layouts_are_told_apart(tmp_path):
