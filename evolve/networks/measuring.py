@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,18 +10,26 @@ from typing import Any
 import numpy as np
 
 from evolve.errors import NetworkError
+from evolve.fields import Words
 from evolve.networks.metrics import Measurement, Reference
-from evolve.networks.network import Network, WeightArray
+from evolve.networks.network import Network, OutputArray, Targets, WeightArray
 from evolve.networks.replay import Replay
 from evolve.networks.weight_statistics import sqnr, squared_error
 from evolve.quantizers import Quantizer
+
+#: Kernels that add up in any order change outputs by less, relative to their spread: those of 32 bits, and
+#: those of fewer.
+_ROUNDING, _SHORT_ROUNDING = 1e-4, 1e-2
+#: So many outputs are enough to see whether they change.
+_ENOUGH = 1 << 22
 
 
 def reference_of(network: Network) -> Reference:
     """Return the unchanged outputs of a network on its data, to compare others with.
 
     Raises:
-        NetworkError: A weight, or an output that counts, is infinite or no number.
+        NetworkError: A weight, or an output that counts, is infinite or no number; or the network gives
+            other outputs each time that it runs.
     """
     for layer in network.layers:
         if not np.isfinite(network.weights(layer.name)).all():
@@ -30,9 +39,7 @@ def reference_of(network: Network) -> Reference:
     outputs = [network.outputs(batch) for batch in batches]
     targets = [network.targets(batch) for batch in batches]
     for batch, (each, target) in enumerate(zip(outputs, targets, strict=True)):
-        # What stands at padding may be anything.
-        rows = each if target.counted is None else each.reshape(-1, each.shape[-1])[target.counted]
-        if not np.isfinite(rows).all():
+        if not np.isfinite(_counted(each, target)).all():
             raise NetworkError(
                 "bad outputs",
                 file=network.name,
@@ -40,7 +47,46 @@ def reference_of(network: Network) -> Reference:
                 expected="outputs that are numbers",
                 found="some that are infinite or none",
             )
+    _refuse_noise(network, outputs[0], targets[0])
     return Reference(network.task, outputs, targets)
+
+
+def _counted(outputs: OutputArray, targets: Targets) -> OutputArray:
+    """Return the rows of outputs that count, with their axes where all do."""
+    # What stands at padding may be anything.
+    return outputs if targets.counted is None else outputs.reshape(-1, outputs.shape[-1])[targets.counted]
+
+
+def _refuse_noise(network: Network, outputs: OutputArray, targets: Targets) -> None:
+    """Refuse a network that gives other outputs for the first batch when it runs again.
+
+    Raises:
+        NetworkError: It does, and by more than rounding.
+    """
+    if not _counted(outputs, targets).size:
+        return
+    again = network.outputs(0)
+    change = math.inf
+    if again.shape == outputs.shape:
+        first, second = _counted(outputs, targets), _counted(again, targets)
+        # Some of the rows tell as well as all, and a large vocabulary has many numbers.
+        step = max(1, first.size // _ENOUGH)
+        before = first[::step].astype(np.float64)
+        noise = np.sqrt(((second[::step] - before) ** 2).mean())
+        # Outputs that are all alike have no spread to go by.
+        spread = max(before.std(), 1e-3 * np.abs(before).max())
+        change = 0.0 if noise == 0 else float(noise / spread)
+    short = min(layer.stored_bits for layer in network.layers) < 32
+    if not change <= (_SHORT_ROUNDING if short else _ROUNDING):
+        raise NetworkError(
+            "the network gives other outputs each time it runs",
+            file=network.name,
+            place="batch 0",
+            expected="the same outputs for the same batch",
+            found=Words(f"outputs that change by {change:.2g} of their spread"),
+            cure="Put it in evaluation mode (model.eval()) and leave dropout, noise and counters out of its "
+            "forward: what is measured of it would be that noise.",
+        )
 
 
 def measure_weights(

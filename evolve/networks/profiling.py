@@ -228,7 +228,14 @@ def _opened(
             yield None
         return
     journal = Journal(Path(path), heading, resume)
+    refused = False
     try:
         yield journal
+    except NetworkError:
+        refused = not journal.records
+        raise
     finally:
         journal.close()
+        if refused:
+            # What cannot be measured leaves nothing that the next try would have to remove.
+            journal.path.unlink()

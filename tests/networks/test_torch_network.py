@@ -9,7 +9,7 @@ from small_networks import Block, LanguageModel, build, digits, pairs, tokens, t
 from torch import nn
 
 from evolve.errors import NetworkError
-from evolve.networks import TorchNetwork, find_ties, reference_of
+from evolve.networks import TorchNetwork, find_ties, profile_network, reference_of
 from evolve.networks.replay import Replay
 from evolve.networks.ties import check_ties
 from evolve.networks.torch_gradients import fisher_information, hessian_traces
@@ -230,6 +230,58 @@ def test_numbers_that_are_none_are_refused(place, said):
     getattr(model, place).data[0] = float("nan")
     with pytest.raises(NetworkError, match=said):
         reference_of(TorchNetwork(model, pairs(3, 8, classes=4)))
+
+
+class Noisy(nn.Module):
+    """Adds noise of a size relative to its outputs, or to its padding alone."""
+
+    def __init__(self, size: float, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.head, self.size = nn.Linear(8, 4).to(dtype), size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.head(x.to(self.head.weight.dtype)).float()
+        return y + self.size * y.std() * torch.randn_like(y)
+
+
+class Dropping(Noisy):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(nn.functional.dropout(x, 0.1, training=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "random"),
+    [
+        (Dropping(0), True),
+        (Noisy(1e-3), True),
+        (Noisy(1e-6), False),
+        (Noisy(0.1, torch.bfloat16), True),
+        (Noisy(1e-3, torch.bfloat16), False),
+    ],
+)
+def test_a_network_that_is_random_is_refused(model, random, tmp_path):
+    network = TorchNetwork(model, [torch.randn(5, 8), torch.randn(5, 8)])
+    if not random:
+        reference_of(network)
+        return
+    for measure in (profile_network, reference_of):
+        with pytest.raises(NetworkError, match=r"other outputs each time it runs.*model\.eval\(\)"):
+            measure(network)
+    journal = tmp_path / "journal"
+    with pytest.raises(NetworkError):
+        profile_network(network, journal=journal)
+    assert not journal.exists()
+
+
+def test_padding_may_be_random():
+    class Padded(Noisy):
+        def forward(self, input_ids, attention_mask):
+            y = self.head(input_ids)
+            return torch.where(attention_mask[..., None] > 0, y, torch.randn_like(y))
+
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    batch = {"input_ids": torch.randn(2, 3, 8), "attention_mask": mask}
+    assert reference_of(TorchNetwork(Padded(0), [batch])).num_rows == 3
 
 
 def test_gradients_that_are_there_stay():
