@@ -12,6 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from evolve.errors import NetworkError
+from evolve.fields import Words
 from evolve.networks.metrics import LABELLED, TASKS
 from evolve.networks.network import Targets
 
@@ -106,6 +107,8 @@ def split_batch(batch: Batch, count: int) -> list[Batch]:
 def output_tensor(result: Any, name: str) -> torch.Tensor:
     """Return the tensor that a network's result is compared by: its logits, or the first there is.
 
+    A single number, such as a loss that a network returns beside them, is passed over.
+
     Raises:
         NetworkError: There is none.
     """
@@ -114,10 +117,14 @@ def output_tensor(result: Any, name: str) -> torch.Tensor:
         if isinstance(value, torch.Tensor):
             return value
     for leaf in tree_leaves(result):
-        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.ndim:
             return leaf
     raise NetworkError(
-        "no output", file=name, expected="a tensor, or an object with logits", found=type(result).__name__
+        "no output",
+        file=name,
+        expected="a tensor of floats, a tuple or dictionary of them, or an object with logits",
+        found=Words(type(result).__name__),
+        cure="Wrap the model in one whose forward returns the tensor to compare.",
     )
 
 

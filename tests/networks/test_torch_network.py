@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -222,6 +225,45 @@ def test_bad_networks_are_explained(model, data, said):
     with pytest.raises(NetworkError) as caught:
         TorchNetwork(model, data)
     assert all(words in str(caught.value) for words in said), caught.value
+
+
+@dataclass
+class Answer:
+    scores: torch.Tensor
+    hidden: torch.Tensor
+
+
+class Returning(nn.Module):
+    """Returns what a function makes of its outputs and the layer before them."""
+
+    def __init__(self, pack) -> None:
+        super().__init__()
+        self.body, self.head, self.pack = nn.Linear(8, 6), nn.Linear(6, 4), pack
+
+    def forward(self, x: torch.Tensor):
+        hidden = self.body(x)
+        return self.pack(self.head(hidden), hidden)
+
+
+@pytest.mark.parametrize(
+    ("pack", "width"),
+    [
+        (lambda scores, hidden: (scores, hidden), 4),
+        (lambda scores, hidden: (hidden, scores), 6),
+        (lambda scores, hidden: (scores.argmax(-1), hidden.mean(), scores), 4),
+        (lambda scores, hidden: {"hidden": hidden, "logits": scores}, 4),
+        (lambda scores, hidden: SimpleNamespace(scores=scores, last_hidden_state=hidden), 6),
+        (lambda scores, hidden: {"embeddings": scores, "hidden": hidden}, 4),
+    ],
+)
+def test_one_tensor_of_what_a_model_returns_is_compared(pack, width):
+    network = TorchNetwork(Returning(pack), [torch.randn(3, 8)])
+    assert network.outputs(0).shape == (3, width)
+
+
+def test_an_output_that_holds_no_tensor_is_refused_with_the_cure():
+    with pytest.raises(NetworkError, match=r"no output.*found Answer\. Wrap the model in one whose forward"):
+        TorchNetwork(Returning(Answer), [torch.randn(3, 8)])
 
 
 @pytest.mark.parametrize(("place", "said"), [("weight", "bad weights"), ("bias", "bad outputs")])
