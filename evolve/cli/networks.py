@@ -72,6 +72,7 @@ def apply(
     file, a champion.json or champion.py, or the folder of a run or report.
     """
     from evolve.networks.applying import check_place, formats_for, save_quantized, size_bits
+    from evolve.networks.network import left_out_words
     from evolve.networks.sources import load_to_write
 
     allocation, notes = _find(spec, profile_file, budgets, signals)
@@ -79,6 +80,9 @@ def apply(
     check_place(network, output, overwrite)
     formats = formats_for(network, allocation)
     signal = save_quantized(network, formats, output)
+    left = left_out_words(network)
+    if left is not None:
+        notes = (*notes, f"not counted, and kept as they are: {left}")
     weights = sum(layer.num_params for layer in network.layers)
     bits = size_bits(network, formats)
     _tell(notes)

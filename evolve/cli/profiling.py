@@ -11,6 +11,8 @@ from evolve.errors import NetworkError
 
 #: How many layers the table shows.
 _SHOWN = 10
+#: The notes of a profile that people are told of, and the words before each.
+_TOLD = {"broken": "", "not_measured": "not measured: "}
 
 
 @click.command()
@@ -89,8 +91,9 @@ def profile(
     journal.unlink()
     if report is not None:
         write_network_report(report, profile_report(made))
-    if "broken" in made.provenance["notes"]:
-        click.echo(f"note: {made.provenance['notes']['broken']}", err=True)
+    for name, words in made.provenance["notes"].items():
+        if name in _TOLD:
+            click.echo(f"note: {_TOLD[name]}{words}", err=True)
     if as_json:
         print_json(
             {
@@ -102,6 +105,7 @@ def profile(
                 "bits": made.bits.tolist(),
                 "uniform_loss": made.loss.sum(axis=0).tolist(),
                 "tied_layers": [[made.layer_names[at] for at in group] for group in made.tied_layers],
+                "not_measured": made.provenance["not_measured"],
                 "provenance": dict(made.provenance),
             }
         )

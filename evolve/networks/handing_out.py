@@ -21,7 +21,7 @@ from evolve.networks.choosing import choices_of
 from evolve.networks.joint_measuring import JointMeasurer
 from evolve.networks.joint_search import Progress, Refinement, refine
 from evolve.networks.measurement_cache import MeasurementCache
-from evolve.networks.network import Network
+from evolve.networks.network import Network, left_out_words
 from evolve.networks.profiling import DEFAULT_FORMATS
 from evolve.networks.sources import Networks
 from evolve.profiles import ModelProfile
@@ -234,6 +234,9 @@ def _notes_on_data(networks: Networks, profile: ModelProfile | None, measurer: J
         )
     elif measured.get("data_sha256") == found["data_sha256"]:
         notes.append("measured on the very data that the profile was measured on: they are not held out")
+    left = left_out_words(measurer.network)
+    if left is not None:
+        notes.append(f"not counted, and kept as they are: {left}")
     same_framework = measured.get("framework") == found["framework"]
     if same_framework and measured.get("weights_sha256") != found["weights_sha256"]:
         notes.append("the profile was measured on other weights: what it predicts may not hold for these")

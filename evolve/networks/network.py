@@ -120,6 +120,10 @@ class Network(Protocol):
         """Its weight layers, in the order they run in."""
 
     @property
+    def left_out(self) -> Mapping[str, int]:
+        """Number of weights of each parameter of two axes or more that is in no layer, by its name."""
+
+    @property
     def num_batches(self) -> int:
         """Number of batches."""
 
@@ -169,6 +173,22 @@ def find_layer(network: Network, name: str) -> WeightLayer:
     raise NetworkError(
         "no such layer", file=network.name, field="layer", found=name, cure=near_match(name, names)
     )
+
+
+def left_out_words(network: Network) -> str | None:
+    """Return how many weights are in no layer, and in which parameters; None where there are none."""
+    left = network.left_out
+    if not left:
+        return None
+    weights = sum(left.values())
+    share = weights / (weights + sum(layer.num_params for layer in network.layers))
+    largest = sorted(left, key=lambda name: -left[name])
+    counted = "1 parameter" if len(left) == 1 else f"{len(left)} parameters"
+    return f"{weights:,} weights in {some(largest)} ({counted}, {_percent(share)} of the network)"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %") if share >= 0.01 else "less than 1 %"
 
 
 def some(names: Sequence[str]) -> str:

@@ -120,7 +120,7 @@ class OnnxNetwork:
         onnx.save(self.model_with(weights), path)
 
     @property
-    def unmeasured(self) -> dict[str, int]:
+    def left_out(self) -> dict[str, int]:
         """The weights that are in no layer, as those inside branches and loops: how many, by tensor."""
         measured = {layer.parameter for layer in self.layers}
         return {name: count for name, count in self._counts.items() if name not in measured}

@@ -20,7 +20,7 @@ from evolve.formats import PrecisionFormat
 from evolve.networks.journal import Journal
 from evolve.networks.measuring import Cell, cell_from_json, measure_cell, reference_of
 from evolve.networks.metrics import Reference
-from evolve.networks.network import Network, some
+from evolve.networks.network import Network, left_out_words, some
 from evolve.networks.replay import Replay
 from evolve.networks.signals import LayerSignals, measure_signals
 from evolve.networks.ties import check_ties, find_ties
@@ -83,7 +83,7 @@ def profile_network(
         signals = measure_signals(network, reference, seed, hessian_probes, book)
         cells = _measure_cells(network, quantizers, reference, signals, book, progress, cache_bytes)
     tables = _Tables(network, quantizers, cells, signals, reference)
-    broken = tables.broken_words()
+    more = {"broken": tables.broken_words(), "not_measured": left_out_words(network)}
     provenance = {
         **{key: value for key, value in heading.items() if key != "profile"},
         "unchanged": {
@@ -92,7 +92,8 @@ def profile_network(
             if value is not None and key != "broken"  # an unchanged network has no such outputs
         },
         "tied_layers": "found" if ties is None else "declared",
-        "notes": {**signals.notes, **({"broken": broken} if broken else {})},
+        "notes": {**signals.notes, **{name: words for name, words in more.items() if words}},
+        "not_measured": dict(network.left_out),
         "evaluations": {"cells": len(cells), **signals.evaluations},
     }
     return tables.profile(groups, seed, provenance)

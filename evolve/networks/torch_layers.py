@@ -49,6 +49,23 @@ def find_torch_layers(model: nn.Module) -> list[TorchLayer]:
     return list(layers.values())
 
 
+def find_left_out(model: nn.Module) -> dict[str, int]:
+    """Return the number of weights of each parameter of two axes or more that is in no layer, by its name.
+
+    Such are the stacked experts of a mixture, the parts that a parametrization makes a weight of, and
+    positions that are added to embeddings.
+    """
+    taken = {id(layer.tensor) for layer in find_torch_layers(model)}
+    return {
+        name: parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1
+        and parameter.numel()
+        and parameter.is_floating_point()
+        and id(parameter) not in taken
+    }
+
+
 def _weights_of(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str, int]]:
     for key, parameter in module.named_parameters(recurse=False):
         kind = _kind(path, module, key, parameter)

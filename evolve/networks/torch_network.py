@@ -25,7 +25,7 @@ from evolve.networks.torch_batches import (
     read_batches,
     split_batch,
 )
-from evolve.networks.torch_layers import TorchLayer, find_torch_layers
+from evolve.networks.torch_layers import TorchLayer, find_left_out, find_torch_layers
 from evolve.networks.torch_recorder import Recorder
 from evolve.networks.torch_tape import Tape
 
@@ -54,6 +54,7 @@ class TorchNetwork:
         self._found = {each.name: each for each in find_torch_layers(model)}
         if not self._found:
             raise NetworkError("no weight layers", file=self.name, expected="a Linear, Conv, Embedding …")
+        self.left_out = find_left_out(model)
         device = next(iter(self._found.values())).tensor.device
         self.batches = read_batches(loader, device, self.name)
         self.num_batches = len(self.batches)

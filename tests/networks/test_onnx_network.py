@@ -294,7 +294,7 @@ def test_weights_that_are_in_no_layer_are_listed(tmp_path):
     path = graph(nodes, weights, tmp_path / "m.onnx")
     network = OnnxNetwork(path, {"x": np.ones((2, 4), "f")}, threads=1)
     assert [each.name for each in network.layers] == ["first"]
-    assert network.unmeasured == {"table": 8, "side.weight": 20, "outer": 9, "inner": 24, "held": 9}
+    assert network.left_out == {"table": 8, "side.weight": 20, "outer": 9, "inner": 24, "held": 9}
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
@@ -302,7 +302,7 @@ def test_recurrent_biases_are_no_weights(kind, tmp_path):
     torch.manual_seed(0)
     inputs = torch.randn(4, 6, 8)
     path = export(Recurrent(getattr(nn, kind)), inputs, tmp_path / "model.onnx")
-    assert OnnxNetwork(path, {"x": inputs.numpy()}, threads=1).unmeasured == {}
+    assert OnnxNetwork(path, {"x": inputs.numpy()}, threads=1).left_out == {}
 
 
 @pytest.mark.parametrize(
