@@ -16,9 +16,9 @@ from evolve.layer_groups import widest_of_groups
 from evolve.objectives import best_allocation
 from evolve.optimum import frontier
 from evolve.profiles import FloatArray, ModelProfile
+from evolve.python_source import compile_rule
 from evolve.reports.tables import model_label
 from evolve.setup import Setup
-from evolve.python_source import compile_rule
 from evolve.views import BoolArray, ChoiceArray, ModelView
 
 #: Models that are drawn, at most.

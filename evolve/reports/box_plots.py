@@ -27,7 +27,7 @@ _GOLDEN = 0.618034
 
 
 def draw_boxes(networks: Sequence[NetworkLayers]) -> bytes | None:
-    """Return `boxes_picture` as SVG, the same bytes for the same networks; None where nothing is to be drawn."""
+    """Return `boxes_picture` as SVG, the same bytes for the same networks; None where there is nothing."""
     with matplotlib.rc_context(STYLE):
         figure = boxes_picture(networks)
         return None if figure is None else svg(figure)

@@ -20,7 +20,19 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from evolve.profiles import LAYER_TYPES, FloatArray
-from evolve.reports.drawing import BLUE, GREEN, GREY, INK, ORANGE, PALE, STYLE, WIDTH, new_figure, shortened, svg
+from evolve.reports.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    STYLE,
+    WIDTH,
+    new_figure,
+    shortened,
+    svg,
+)
 from evolve.reports.network_facts import FormatMap, NetworkLayers, common_prefix, counted_weights
 
 #: The colour of each layer type, of the palette of Okabe and Ito (2008).
@@ -74,10 +86,7 @@ def layer_picture(layers: NetworkLayers, maps: Sequence[FormatMap] = ()) -> Figu
     named_twice = _CHARACTER * longest if L > _MOST_NAMED_ONCE else 0.0
     height = _TOP + named_twice + body + bottom
     figure = new_figure(height)
-    panels: list[tuple[str, float]] = []
-    for name in ("weight", "activation"):
-        if f"{name}_range" in layers.statistics:
-            panels.append((name, 1.0))
+    panels = [(name, 1.0) for name in ("weight", "activation") if f"{name}_range" in layers.statistics]
     shown = list(maps)
     if not shown and layers.divergence is not None:
         shown = [FormatMap("divergence", {})]

@@ -97,7 +97,9 @@ def check_report(
     rows = [found["unchanged"], *found["measured"]]
     panel = _sums(found, layers)
     maps = [
-        FormatMap(each["label"] + (", handed out" if each["label"] == found["handed_out"] else ""), each["formats"])
+        FormatMap(
+            each["label"] + (", handed out" if each["label"] == found["handed_out"] else ""), each["formats"]
+        )
         for each in found["measured"]
         if len(set(each["formats"].values())) > 1 or each["label"] in ("allocation", "refined")
     ]
@@ -153,19 +155,20 @@ def _sums(found: Mapping[str, Any], layers: NetworkLayers) -> SumPanel | None:
         if each["on_calibration"] is not None:
             groups.append((each["label"], _CALIBRATION, [(each["predicted"], each["on_calibration"])]))
     made = [
-        SumGroup(f"{label}, {data}", *np.array(points, dtype=np.float64).T) for label, data, points in groups if points
+        SumGroup(f"{label}, {data}", *np.array(points, dtype=np.float64).T)
+        for label, data, points in groups
+        if points
     ]
     return SumPanel(found["model"], tuple(made), (additive_range(layers.kinds),)) if made else None
 
 
 def _sum_rows(panel: SumPanel | None) -> list[tuple[str, float, float, str]]:
-    """Return what, predicted, measured, and the ratio in words of every allocation, the smallest sum first."""
-    rows = [
+    """Return what, predicted, measured, and the ratio in words of each allocation, smallest sum first."""
+    return [
         (group.label, predicted, measured, figure(measured / predicted) if predicted > 0 else MISSING)
         for group in (panel.groups if panel else ())
         for predicted, measured in sorted(zip(group.predicted.tolist(), group.measured.tolist(), strict=True))
     ]
-    return rows
 
 
 def _interval(found: Mapping[str, float] | None, digits: str) -> str:

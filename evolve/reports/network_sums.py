@@ -20,9 +20,9 @@ from evolve.families import Families
 from evolve.joint import FOLDER, JointMeasurements, additive_range, joint_of
 from evolve.layer_groups import widest_of_groups
 from evolve.profiles import ModelProfile
+from evolve.python_source import compile_rule
 from evolve.reports.network_facts import Ratio, SumGroup, SumPanel, joined_groups, ratio_of, ratio_words
 from evolve.setup import Setup
-from evolve.python_source import compile_rule
 from evolve.views import ChoiceArray, ModelView
 
 #: More groups than this are one colour: nobody tells more apart.
@@ -145,7 +145,7 @@ def sum_panels(
 
 
 def _by_family(networks: Sequence[ModelProfile]) -> dict[str, list[ModelProfile]]:
-    """Group networks by the family they say they are of, or by name; all are one group where these are many."""
+    """Group networks by the family that they say they are of, or by name; in one group if they are many."""
     families: dict[str, list[ModelProfile]] = {}
     for each in networks:
         trained = each.provenance.get("trained")
@@ -156,5 +156,3 @@ def _by_family(networks: Sequence[ModelProfile]) -> dict[str, list[ModelProfile]
 
 def _group(profile: ModelProfile, joint: JointMeasurements) -> SumGroup:
     return SumGroup(profile.name, joint.predicted(profile), joint.calibration_divergence)
-
-

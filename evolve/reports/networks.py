@@ -1,12 +1,13 @@
-"""What a run's report shows of real networks: the page ``networks.md``, from their profiles and joint measurements.
+"""What a run's report shows of real networks: ``networks.md``, from their profiles and joint measurements.
 
 Runs on synthetic models have no such page. Shapes: L layers, K formats, J allocations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,8 @@ from evolve.reports.network_facts import (
     BANDS,
     FormatMap,
     NetworkLayers,
-    Ratio,
-    SumGroup,
     SumPanel,
     band_words,
-    joined_groups,
     layers_of,
     ratio_of,
     ratio_words,
@@ -40,6 +38,7 @@ from evolve.views import ChoiceArray
 PAGE = "networks.md"
 SUMS_FIGURE = "figures/predicted_measured.svg"
 BOXES_FIGURE = "figures/sensitivity.svg"
+
 
 @dataclass(frozen=True, eq=False)
 class DrawnNetwork:
@@ -129,7 +128,7 @@ def networks_texts(networks: MeasuredNetworks | None, figures: bool) -> dict[str
     """Return the page by its name; none without measured networks."""
     if networks is None:
         return {}
-    bands = list(zip(BANDS[:-1], BANDS[1:], strict=True))
+    bands = list(pairwise(BANDS))
     drawn = {each.layers.name for each in networks.drawn}
     context = {
         "networks": networks,
@@ -154,7 +153,7 @@ def networks_texts(networks: MeasuredNetworks | None, figures: bool) -> dict[str
 
 
 def networks_json(networks: MeasuredNetworks | None) -> dict[str, Any]:
-    """Return the champion's sums as JSON values under a key of their own; nothing without measured networks."""
+    """Return the champion's sums as JSON values under a key of their own; nothing where none is measured."""
     return {} if networks is None else {"networks": [asdict(each) for each in networks.champion]}
 
 

@@ -12,7 +12,6 @@ from evolve.candidates import Evaluation, Offspring, Scored
 from evolve.engine import GenerationSummary, Outcome, choose_champion, finalists, within_limit
 from evolve.errors import EvolveError
 from evolve.executors import Executor, make_executor
-from evolve.search.base import rank_key
 from evolve.setup import Setup
 from evolve.store import RunStore, Snapshot, scored_from_json, scored_to_json
 

@@ -23,9 +23,9 @@ from evolve.heuristics import Parameter, linear
 from evolve.plugins import load_catalogue
 from evolve.profile_files import load_profile, profile_to_json
 from evolve.profiles import LAYER_TYPES, ModelProfile
+from evolve.python_source import compile_rule
 from evolve.reports.champion import standalone_source
 from evolve.signals import PER_LAYER_SIGNALS
-from evolve.python_source import compile_rule
 from evolve.templates import Template
 from evolve.variation import mutate_structure, newcomer
 from evolve.views import ModelView

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,9 +17,18 @@ from evolve.joint import joint_of
 from evolve.reports.box_plots import boxes_picture, draw_boxes
 from evolve.reports.drawing import WIDTH
 from evolve.reports.layer_picture import draw_layers, layer_picture
-from evolve.reports.network_facts import FormatMap, SumGroup, SumPanel, common_prefix, counted_weights, layers_of, ratio_of, ratio_words
-from evolve.reports.sum_plots import draw_sums, sums_picture
+from evolve.reports.network_facts import (
+    FormatMap,
+    SumGroup,
+    SumPanel,
+    common_prefix,
+    counted_weights,
+    layers_of,
+    ratio_of,
+    ratio_words,
+)
 from evolve.reports.networks import BOXES_FIGURE, SUMS_FIGURE, draw_networks
+from evolve.reports.sum_plots import draw_sums, sums_picture
 from evolve.reports.verification import verify
 
 MEASURED = ROOT / "datasets" / "measured"
@@ -165,7 +175,7 @@ def test_names_of_layers_do_not_overlap_whatever_the_depth(times):
     names = [box for text, box in boxes_of(figure) if "blocks." in text]
     assert len(names) > 10
     tops = sorted((box.y0, box.y1) for box in names)
-    assert all(low[1] <= high[0] + 2 for low, high in zip(tops, tops[1:], strict=False))
+    assert all(low[1] <= high[0] + 2 for low, high in pairwise(tops))
     assert min(box.x0 for box in names) >= 0
 
 

@@ -14,9 +14,9 @@ from evolve.expressions import parse, to_text
 from evolve.grammar import seeded, vocabulary
 from evolve.plugin_files import general_templates, load_plugin
 from evolve.plugins import load_catalogue
+from evolve.python_source import compile_rule
 from evolve.reports.cleaning import cleaned_expression
 from evolve.reports.readable import WIDTH, readable, shown_rule
-from evolve.python_source import compile_rule
 from evolve.templates import Template
 from evolve.variation import mutate_structure, newcomer
 from evolve.views import ModelView

@@ -3,29 +3,21 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from small_runs import BROKEN_RULE, ROOT, Run, make_run
+from small_runs import ROOT, Run, make_run
 
 from evolve.candidates import Candidate
-from evolve.errors import PluginError, RunError
-from evolve.plugins import load_catalogue
+from evolve.errors import PluginError
 from evolve.reports import report as report_module
-from evolve.reports import writer
 from evolve.reports.contents import collect
 from evolve.reports.markdown import code, code_cell, fenced, number, percent, prose, signed
 from evolve.reports.readable import shown_rule
 from evolve.reports.report import report_texts
 from evolve.reports.reproduction import run_command
 from evolve.reports.tables import COMPARED_ROLES
-from evolve.reports.writer import write_report
-from evolve.setup import prepare_run
-from evolve.store import RunStore
 
 EVERY_RUN = ("run", "single", "suite", "hopeless")
 HEADINGS = [
@@ -139,8 +131,6 @@ def test_texts_hold_neither_name_nor_path(any_run):
         text = path.read_text(encoding="utf-8")
         for secret in (str(any_run.reports.parent), str(ROOT), any_run.store.name):
             assert secret not in text
-
-
 
 
 def test_champion_json_reads_back_as_the_candidate(run):
@@ -324,12 +314,6 @@ def test_a_rule_known_by_another_name_is_named(tmp_path):
     assert "nothing better than the seed heuristic `mine`" in run.text()
 
 
-
-
-
-
-
-
 def test_a_stopped_run_says_so(run):
     stopped = replace(run.outcome, generations=run.outcome.generations[:2], finished=False)
     text = report_texts(collect(run.store, run.setup, stopped), False)["report.md"]
@@ -365,8 +349,6 @@ def test_a_rule_that_fails_on_test_alone_keeps_its_other_scores(tmp_path):
     assert "fails: expected one of the model's formats INT8, FP32" in run.text()
 
 
-
-
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
@@ -389,9 +371,3 @@ def test_a_rule_that_fails_on_test_alone_keeps_its_other_scores(tmp_path):
 )
 def test_text_for_people(shown, expected):
     assert shown == expected
-
-
-
-
-
-

@@ -1,28 +1,19 @@
 """How a report comes to lie in its folder: whole or not at all, and the same wherever it is made."""
 
 from __future__ import annotations
-import csv
-import json
-import re
+
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
+
 import pytest
-from markdown_it import MarkdownIt
-from small_runs import BROKEN_RULE, ROOT, Run, make_run
-from evolve.candidates import Candidate
-from evolve.errors import PluginError, RunError
+from small_runs import BROKEN_RULE, ROOT, make_run
+
+from evolve.errors import RunError
 from evolve.plugins import load_catalogue
-from evolve.reports import report as report_module
 from evolve.reports import writer
 from evolve.reports.contents import collect
-from evolve.reports.markdown import code, fenced, number, percent, prose, signed
-from evolve.reports.readable import shown_rule
-from evolve.reports.report import report_texts
-from evolve.reports.reproduction import run_command
-from evolve.reports.tables import COMPARED_ROLES
 from evolve.reports.writer import write_report
 from evolve.setup import prepare_run
 from evolve.store import RunStore

@@ -11,9 +11,9 @@ from evolve.errors import PluginError
 from evolve.evaluation import allocate
 from evolve.heuristics import linear
 from evolve.profile_files import profile_to_json
+from evolve.python_source import compile_rule
 from evolve.reports.champion import standalone_source
 from evolve.reports.rule_source import rule_source
-from evolve.python_source import compile_rule
 from evolve.templates import Template
 from evolve.views import ModelView
 
