@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from evolve.errors import ProfileError
 from evolve.fields import Field, blamed_on, fault_in, near_match, parse_object, parse_value, read_json
-from evolve.layer_groups import TIES, check_names, check_ties, parse_ties
+from evolve.layer_groups import ALIASES, AXIS, TIES, check_aliases, check_names, check_ties, parse_ties
 from evolve.profiles import LAYER_TYPES, MOST_PARAMS, ModelProfile
 
 _NUMBER = (int, float)
@@ -34,7 +34,11 @@ _LAYER_FIELDS = {
     "format": _NAME,
     "bits": Field("a number from 0.01 to 64", _NUMBER, 0.01, 64),
 }
-_OPTIONAL_LAYER_FIELDS = {"shape": Field(_EXTENT.expected, (list, type(None)))}
+_OPTIONAL_LAYER_FIELDS = {
+    "shape": Field(_EXTENT.expected, (list, type(None))),
+    "aliases": ALIASES,
+    "channel_axis": AXIS,
+}
 _FIELDS = {"model": _NAME, "layers": Field("a list of at least one layer", list)}
 _OPTIONAL_FIELDS = {
     "tied_layers": TIES,
@@ -54,6 +58,8 @@ class LayerChoice:
         shape: Extents of the weight; None where they are not known.
         format: The name of the format, or of the quantizer.
         bits: Bits per weight in that format, scales and zero points counted.
+        aliases: The other names under which the network uses the same weight.
+        channel_axis: Where the network's own weight has its output channels, which stand first in ``shape``.
     """
 
     name: str
@@ -62,6 +68,8 @@ class LayerChoice:
     shape: tuple[int, ...] | None
     format: str
     bits: float
+    aliases: tuple[str, ...] = ()
+    channel_axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class Allocation:
         for at, layer in enumerate(self.layers):
             _check_layer(layer, f"layer {at}")
         check_names(self.names, len(self.layers))
+        check_aliases([each.aliases for each in self.layers], self.names, len(self.layers))
         check_ties(self.tied_layers, len(self.layers))
         self._check_shared()
         for name, value in self.predicted.items():
@@ -185,6 +194,8 @@ def allocation_of(
             shape=tuple(int(each) for each in known[names[at]]) if names[at] in known else None,
             format=profile.format_names[indices[at]],
             bits=bits[at],
+            aliases=profile.layer_aliases[at] if profile.layer_aliases else (),
+            channel_axis=profile.channel_axes[at] if profile.channel_axes else 0,
         )
         for at in rows.tolist()
     )
@@ -264,6 +275,8 @@ def allocation_to_json(allocation: Allocation) -> dict[str, Any]:
                 "shape": None if each.shape is None else list(each.shape),
                 "format": each.format,
                 "bits": each.bits,
+                **({"aliases": list(each.aliases)} if each.aliases else {}),
+                **({"channel_axis": each.channel_axis} if each.channel_axis else {}),
             }
             for each in allocation.layers
         ],
@@ -298,11 +311,12 @@ def _parse_layer(data: object, place: str) -> LayerChoice:
     shape = row.pop("shape", None)
     if shape is not None:
         shape = tuple(parse_value(each, _EXTENT, "shape", place) for each in shape)
-    return LayerChoice(shape=shape, **(row | {"bits": float(row["bits"])}))
+    aliases = tuple(row.pop("aliases", ()))
+    return LayerChoice(shape=shape, aliases=aliases, **(row | {"bits": float(row["bits"])}))
 
 
 def _check_layer(layer: LayerChoice, place: str) -> None:
-    for name, known in _LAYER_FIELDS.items():
+    for name, known in (*_LAYER_FIELDS.items(), ("channel_axis", AXIS)):
         parse_value(getattr(layer, name), known, name, place)
     if layer.kind not in LAYER_TYPES:
         words = _LAYER_FIELDS["kind"].expected

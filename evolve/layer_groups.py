@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from evolve.fields import Field, Words, fault_in
 
 TIES = Field("a list of lists of positions in layers", list)
+MOST_AXES = 7
+ALIASES = Field("a list of texts", list)
+AXIS = Field(f"a whole number from 0 to {MOST_AXES}", int, 0, MOST_AXES)
 
 
 def check_names(names: Sequence[str], L: int) -> None:
@@ -47,6 +50,36 @@ def check_shapes(shapes: Sequence[Sequence[int]], num_params: Sequence[int]) -> 
         if not whole or math.prod(shape) != count:
             words = f"whole numbers, at least 1, whose product is {count}"
             raise fault_in("wrong shape", f"layer {layer}", "shape", words, tuple(shape))
+
+
+def check_aliases(aliases: Sequence[Sequence[str]], names: Sequence[str], L: int) -> None:
+    """Refuse further names of layers that are no printable texts, or that another layer has.
+
+    Raises:
+        ProfileError: Naming the layer.
+    """
+    if aliases and len(aliases) != L:
+        raise fault_in("wrong shape", None, "layer_aliases", f"(L,) = {(L,)} or none", (len(aliases),))
+    taken = set(names)
+    for layer, own in enumerate(aliases):
+        for name in own:
+            if type(name) is not str or not (name.strip() and name.isprintable()) or name in taken:
+                words = "printable texts that are not empty, none of which is another name too"
+                raise fault_in("bad name", f"layer {layer}", "aliases", words, name)
+            taken.add(name)
+
+
+def check_axes(axes: Sequence[int], L: int) -> None:
+    """Refuse axes that are not one whole number a layer.
+
+    Raises:
+        ProfileError: Naming the layer.
+    """
+    if axes and len(axes) != L:
+        raise fault_in("wrong shape", None, "channel_axes", f"(L,) = {(L,)} or none", (len(axes),))
+    for layer, axis in enumerate(axes):
+        if type(axis) is not int or not 0 <= axis <= MOST_AXES:
+            raise fault_in("out of bounds", f"layer {layer}", "channel_axis", AXIS.expected, axis)
 
 
 def check_ties(groups: Sequence[Sequence[int]], L: int) -> None:

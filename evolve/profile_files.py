@@ -13,7 +13,7 @@ import numpy as np
 from evolve.errors import ProfileError
 from evolve.fields import Field, blamed_on, fault_in, parse_object, parse_value, read_json
 from evolve.formats import PrecisionFormat, get_format, known_formats
-from evolve.layer_groups import TIES, parse_column, parse_ties
+from evolve.layer_groups import ALIASES, AXIS, TIES, parse_column, parse_ties
 from evolve.layer_tables import parse_table, parse_tables, row_to_json
 from evolve.profiles import LAYER_FIELDS, PROFILE_FIELDS, SENSITIVITY, STATISTICS, ModelProfile
 
@@ -28,6 +28,8 @@ _OPTIONAL_LAYER_FIELDS = {
     "name": PROFILE_FIELDS["name"],
     "shape": Field("a list of whole numbers, at least 1, whose product is num_params", list),
     "bits": Field("a list of numbers from 0.01 to 64, one a format", list),
+    "aliases": ALIASES,
+    "channel_axis": AXIS,
     "costs": Field("an object of numbers, or of lists of one number a format", dict),
     "measurements": Field("an object of numbers, or of lists of one number a format", dict),
 }
@@ -108,6 +110,10 @@ def _extras_to_json(profile: ModelProfile, layer: int) -> dict[str, Any]:
         row["name"] = profile.layer_names[layer]
     if profile.layer_shapes:
         row["shape"] = list(profile.layer_shapes[layer])
+    if profile.layer_aliases and profile.layer_aliases[layer]:
+        row["aliases"] = list(profile.layer_aliases[layer])
+    if profile.channel_axes and profile.channel_axes[layer]:
+        row["channel_axis"] = profile.channel_axes[layer]
     if profile.layer_bits is not None:
         row["bits"] = profile.layer_bits[layer].tolist()
     for kind in ("costs", "measurements"):
@@ -147,6 +153,8 @@ def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> M
             sensitivity=np.array([[row["sensitivity"][at] for at in order] for row in rows]),
             layer_names=parse_column("name", rows, "a name"),
             layer_shapes=parse_column("shape", rows, "a shape"),
+            layer_aliases=tuple(row.get("aliases", ()) for row in rows),
+            channel_axes=tuple(row.get("channel_axis", 0) for row in rows),
             layer_bits=parse_table("bits", rows, order),
             costs=parse_tables("costs", rows, order),
             measurements=parse_tables("measurements", rows, order),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from evolve.fields import Field, fault_in, near_match
 from evolve.formats import PrecisionFormat
-from evolve.layer_groups import check_names, check_shapes, check_ties
+from evolve.layer_groups import check_aliases, check_axes, check_names, check_shapes, check_ties
 from evolve.layer_tables import LayerTables, check_bits, find_table, freeze_tables
 
 FloatArray = NDArray[np.float64]
@@ -90,6 +90,9 @@ class ModelProfile:
         layer_names: What the network calls each layer, (L,), or empty.
         layer_shapes: Extents of each layer's weight, output channels first, (L,), or empty where they are
             not known. Like names they are for people and exports, never for rules.
+        layer_aliases: The other names under which a network uses each layer's weight, (L,), or empty.
+        channel_axes: The axis of the output channels in each layer's weight as the network has it, (L,), or
+            empty where it is the first.
         tied_layers: Groups of layers, by position in ``layer_type``, that share one format.
         layer_bits: Bits per weight of each layer in each format, (L, K), where scales make them
             differ with a layer's shape; None where ``bits`` holds for every layer.
@@ -122,6 +125,8 @@ class ModelProfile:
     costs: LayerTables = field(default_factory=dict)
     measurements: LayerTables = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    layer_aliases: tuple[tuple[str, ...], ...] = ()
+    channel_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", tuple(self.formats))
@@ -140,8 +145,14 @@ class ModelProfile:
         object.__setattr__(self, "layer_names", tuple(self.layer_names))
         object.__setattr__(self, "tied_layers", tuple(tuple(map(int, each)) for each in self.tied_layers))
         object.__setattr__(self, "layer_shapes", tuple(tuple(each) for each in self.layer_shapes))
+        # Where no layer has one there are none, so that all such profiles are written alike.
+        aliases = tuple(tuple(each) for each in self.layer_aliases)
+        object.__setattr__(self, "layer_aliases", aliases if any(aliases) else ())
+        object.__setattr__(self, "channel_axes", tuple(self.channel_axes) if any(self.channel_axes) else ())
         check_names(self.layer_names, L)
         check_shapes(self.layer_shapes, self.num_params.tolist())
+        check_aliases(self.layer_aliases, self.layer_names, L)
+        check_axes(self.channel_axes, L)
         check_ties(self.tied_layers, L)
         if self.layer_bits is not None:
             object.__setattr__(self, "layer_bits", _frozen(np.array(self.layer_bits, dtype=np.float64)))

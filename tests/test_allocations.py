@@ -101,6 +101,15 @@ def test_shapes_are_kept(profile):
     assert parse_allocation(allocation_to_json(allocation)) == allocation
 
 
+def test_other_names_and_axes_are_kept():
+    first = dataclasses.replace(tied().layers[0], aliases=("head", "decoder.head"), channel_axis=1)
+    allocation = dataclasses.replace(tied(), layers=(first, *tied().layers[1:]))
+    data = json.loads(json.dumps(allocation_to_json(allocation)))
+    assert parse_allocation(data) == allocation
+    # A layer that has neither is written as it always was.
+    assert list(data["layers"][1]) == ["name", "kind", "num_params", "shape", "format", "bits"]
+
+
 def layer_with(field: str, value: object) -> Callable[[dict[str, Any]], object]:
     return lambda data: data["layers"][1].update({field: value})
 
@@ -125,6 +134,9 @@ WRONG = {
     "bits of text": (layer_with("bits", "4"), ["layer 1", "bits", "'4'"]),
     "shape of another size": (layer_with("shape", [8, 9]), ["layer 1", "shape", "a product of 64"]),
     "shape of text": (layer_with("shape", ["8", 8]), ["layer 1", "shape"]),
+    "alias that is a layer": (layer_with("aliases", ["output"]), ["layer 1", "aliases", "found 'output'"]),
+    "alias of a number": (layer_with("aliases", [1]), ["layer 1", "aliases", "found 1"]),
+    "negative axis": (layer_with("channel_axis", -1), ["layer 1", "channel_axis", "found -1"]),
     "prediction of text": (lambda data: data.update(predicted={"loss": "low"}), ["predicted.loss", "'low'"]),
     "prediction that is no number": (
         lambda data: data.update(predicted={"loss": math.nan}),

@@ -142,6 +142,23 @@ def test_shapes_travel_and_change_no_hash(profile):
     assert all("shape" not in row for row in profile_to_json(bare)["layers"])
 
 
+def test_other_names_and_axes_travel_and_change_no_hash():
+    bare = parse_profile(SMALL)
+    L = bare.num_layers
+    aliases, axes = (("head",), *((),) * (L - 1)), (1, *(0,) * (L - 1))
+    profile = dataclasses.replace(bare, layer_aliases=aliases, channel_axes=axes)
+    assert profile.content_hash == bare.content_hash
+    for again in (parse_profile(profile_to_json(profile)), pickle.loads(pickle.dumps(profile))):
+        assert (again.layer_aliases, again.channel_axes) == (aliases, axes)
+    assert profile_to_json(bare) == profile_to_json(parse_profile(profile_to_json(bare)))
+    assert not bare.layer_aliases
+    assert not bare.channel_axes
+    with pytest.raises(ProfileError, match="layer_aliases"):
+        dataclasses.replace(bare, layer_aliases=(("head",),) * (L + 1))
+    with pytest.raises(ProfileError, match=r"layer 0, channel_axis"):
+        dataclasses.replace(bare, channel_axes=(9, *(0,) * (L - 1)))
+
+
 def test_shapes_made_in_code_are_one_a_layer():
     profile = parse_profile(SMALL)
     with pytest.raises(ProfileError, match="layer_shapes"):

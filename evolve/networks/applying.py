@@ -121,6 +121,8 @@ def make_allocation(
             shape=layer.shape,
             format=formats[layer.name],
             bits=find_quantizer(formats[layer.name]).bits(layer.shape),
+            aliases=layer.aliases,
+            channel_axis=layer.channel_axis,
         )
         for layer in network.layers
     )

@@ -37,6 +37,8 @@ class WeightLayer:
         shape: Output channels first, whatever the network's own layout is.
         parameter: The tensor's name in the network: its key in the state, or its initializer.
         stored_bits: Bits that the network itself stores a weight in.
+        aliases: What the other modules that use the same tensor would be called.
+        channel_axis: Where a module's own weight has its output channels, which stand first in ``shape``.
     """
 
     name: str
@@ -44,6 +46,8 @@ class WeightLayer:
     shape: tuple[int, ...]
     parameter: str
     stored_bits: int
+    aliases: tuple[str, ...] = ()
+    channel_axis: int = 0
 
     @property
     def num_params(self) -> int:

@@ -186,6 +186,8 @@ class _Tables:
             source="measured",
             layer_names=tuple(names),
             layer_shapes=tuple(layer.shape for layer in layers),
+            layer_aliases=tuple(layer.aliases for layer in layers),
+            channel_axes=tuple(layer.channel_axis for layer in layers),
             tied_layers=tuple(tuple(map(names.index, group)) for group in ties),
             layer_bits=bits,
             measurements={**self._changes(), **self.signals.measurements()},

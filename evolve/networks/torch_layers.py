@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ class TorchLayer:
         key: The parameter's path.
         tensor: The parameter.
         channel_axis: Which of its axes is the output channel.
+        aliases: The names it has in other modules that use it too.
     """
 
     name: str
@@ -30,6 +31,7 @@ class TorchLayer:
     key: str
     tensor: nn.Parameter
     channel_axis: int
+    aliases: tuple[str, ...] = ()
 
 
 def find_torch_layers(model: nn.Module) -> list[TorchLayer]:
@@ -45,7 +47,11 @@ def find_torch_layers(model: nn.Module) -> list[TorchLayer]:
             single = len(found) == 1 and key == "weight" and path
             name = path if single else ".".join(filter(None, (path, key)))
             full = ".".join(filter(None, (path, key)))
-            layers.setdefault(id(parameter), TorchLayer(name, kind, full, parameter, axis))
+            known = layers.get(id(parameter))
+            if known is None:
+                layers[id(parameter)] = TorchLayer(name, kind, full, parameter, axis)
+            else:
+                layers[id(parameter)] = replace(known, aliases=(*known.aliases, name))
     return list(layers.values())
 
 

@@ -277,7 +277,10 @@ class TorchNetwork:
 def _weight_layer(layer: TorchLayer) -> WeightLayer:
     shape = list(layer.tensor.shape)
     shape.insert(0, shape.pop(layer.channel_axis))
-    return WeightLayer(layer.name, layer.kind, tuple(shape), layer.key, 8 * layer.tensor.element_size())
+    bits = 8 * layer.tensor.element_size()
+    return WeightLayer(
+        layer.name, layer.kind, tuple(shape), layer.key, bits, layer.aliases, layer.channel_axis
+    )
 
 
 def _class_axis(batch: Batch, output: torch.Tensor, task: str) -> int:

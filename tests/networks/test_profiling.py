@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_networks import build, trained_mlp
+from small_networks import build, pairs, trained_mlp
+from torch import nn
 
+from evolve.allocations import allocation_of
 from evolve.errors import FormatError, NetworkError
 from evolve.networks import TorchNetwork, measure_weights, profile_network, reference_of
-from evolve.profile_files import load_profile, profile_to_json, save_profile
+from evolve.networks.applying import make_allocation
+from evolve.profile_files import load_profile, parse_profile, profile_to_json, save_profile
 from evolve.quantizers import find_quantizer
 
 FORMATS = ("INT3", "INT4_G32", "INT8", "FP16", "FP32")
@@ -93,6 +96,21 @@ def test_a_language_model_has_perplexity_and_ties():
     names = [[found.layer_names[at] for at in group] for group in found.tied_layers]
     assert names[1] == ["blocks.0.mlp.gate_proj", "blocks.0.mlp.up_proj"]
     assert found.provenance["notes"]["hessian_trace"] == "not measured: no probes"
+
+
+def test_names_of_shared_weights_and_axes_travel_to_allocations():
+    shared = TorchNetwork(*build("shared weights"))
+    profile = parse_profile(profile_to_json(profile_network(shared, ["INT4", "FP16"], hessian_probes=0)))
+    embedding = allocation_of(profile, np.zeros(profile.num_layers, dtype=int)).layers[0]
+    assert (embedding.name, embedding.aliases) == ("embedding", ("head",))
+    formats = dict.fromkeys(profile.layer_names, "INT4")
+    assert make_allocation(shared, formats, "").layers[0].aliases == ("head",)
+    model = nn.Sequential(nn.ConvTranspose2d(3, 5, 2), nn.Flatten(), nn.Linear(5 * 9 * 9, 4))
+    transposed = profile_network(
+        TorchNetwork(model, pairs(2, 3, 8, 8, classes=4)), ["INT8"], hessian_probes=0
+    )
+    layers = allocation_of(transposed, np.zeros(2, dtype=int)).layers
+    assert [each.channel_axis for each in layers] == [1, 0]
 
 
 def test_networks_without_gradients_are_nudged():

@@ -37,12 +37,15 @@ def test_shared_weights_are_one_layer():
     assert [layer.name for layer in network.layers].count("embedding") == 1
     assert "head" not in [layer.name for layer in network.layers]
     assert "Classifier" not in [layer.kind for layer in network.layers]
+    aliases = {layer.name: layer.aliases for layer in network.layers if layer.aliases}
+    assert aliases == {"embedding": ("head",)}
 
 
 def test_weights_have_output_channels_first():
     model = nn.Sequential(nn.ConvTranspose2d(3, 5, 2), nn.Flatten(), nn.Linear(5 * 9 * 9, 4))
     network = TorchNetwork(model, pairs(2, 3, 8, 8, classes=4))
     assert network.layers[0].shape == (5, 3, 2, 2)
+    assert [layer.channel_axis for layer in network.layers] == [1, 0]
     weights = network.weights("0")
     assert weights.shape == (5, 3, 2, 2)
     np.testing.assert_array_equal(network.value_of("0", weights).numpy(), model[0].weight.detach().numpy())
