@@ -216,6 +216,7 @@ evolve.exporters.export
 evolve.exporters.storage
 evolve.exporters.groups
 evolve.exporters.rounding
+evolve.exporters.notes
 evolve.exporters.texts
 evolve.exporters.files
 evolve.exporters.compressed_tensors

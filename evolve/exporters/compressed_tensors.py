@@ -10,6 +10,7 @@ from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.notes import kept_apart, saved_types
 from evolve.exporters.rounding import Settled, settle
 from evolve.exporters.storage import (
     PLAIN,
@@ -51,13 +52,15 @@ def export(allocation: Allocation, options: Options) -> Export:
         "ignore": ignored(settled),
         "config_groups": groups,
     }
-    return settled.export(TARGET, to_json(config), notes(settled))
+    return settled.export(TARGET, to_json(config), [*saved_types(settled), *kept_apart(settled, TARGET.name)])
 
 
 def storages(layer: LayerChoice) -> list[Storage]:
-    """Return how compressed-tensors can store a layer: matrices of modules only."""
+    """Return how compressed-tensors can store a layer: matrices of torch's own modules only."""
     plain = plain_storages(layer)
-    if layer.kind not in KINDS or not is_module(layer) or not has_axes(layer, 2):
+    # The linear layer of GPT-2, whose weight is (in, out), it passes over without a word.
+    foreign = layer.channel_axis != 0
+    if layer.kind not in KINDS or not is_module(layer) or not has_axes(layer, 2) or foreign:
         return plain
     quantized = [
         known_storage(name, layer, _scheme(name))
@@ -87,22 +90,13 @@ def config_groups(settled: Settled, mse_observer: str = "") -> dict[str, dict[st
                 "weights": weights,
                 "format": storage.settings["format"],
             }
-        groups[storage.name, clipped]["targets"].append(settled.names[at])
+        groups[storage.name, clipped]["targets"] += settled.every_name(at)
     return {f"group_{number}": group for number, group in enumerate(groups.values())}
 
 
 def ignored(settled: Settled) -> list[str]:
     """Return the target's names of the layers left alone."""
-    return [settled.names[at] for at in settled.left_alone]
-
-
-def notes(settled: Settled) -> list[str]:
-    """Return in which type the layers left alone should be kept: a checkpoint has one."""
-    wanted = {settled.storages[at].name for at in settled.left_alone}
-    if len(wanted) < 2:
-        return []
-    widest = "FP32" if "FP32" in wanted else "BF16"
-    return [f"Layers left alone ask for {', '.join(sorted(wanted))}: keep the checkpoint in {widest}."]
+    return [name for at in settled.left_alone for name in settled.every_name(at)]
 
 
 def _scheme(name: str) -> dict[str, Any]:

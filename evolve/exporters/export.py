@@ -122,7 +122,7 @@ def check_options(allocation: Allocation, options: Options, target: Target) -> N
         raise InputError(
             f"{target.name} has none of these", field="--formats", expected=words, found=options.formats
         )
-    known = dict.fromkeys(allocation.names)
+    known = dict.fromkeys(name for each in allocation.layers for name in (each.name, *each.aliases))
     for name in options.names:
         if name not in known:
             cure = near_match(name, known) if len(known) < 50 else None

@@ -12,9 +12,10 @@ from collections import Counter
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
-from evolve.exporters.compressed_tensors import INTEGERS, notes
+from evolve.exporters.compressed_tensors import INTEGERS
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.groups import fused_into
+from evolve.exporters.notes import saved_types
 from evolve.exporters.rounding import settle
 from evolve.exporters.storage import (
     PLAIN,
@@ -43,9 +44,11 @@ def export(allocation: Allocation, options: Options) -> Export:
     common = max(counts, key=lambda name: counts[name]) if counts else "INT8_G128"
     heads = [at for at in settled.quantized if allocation.layers[at].kind == "Classifier"]
     dynamic: dict[str, dict[str, Any]] = {}
-    for name, storage in zip(settled.names, settled.storages, strict=True):
+    for at, storage in enumerate(settled.storages):
         skipped = storage.name in PLAIN
-        dynamic[f"{'-' if skipped else '+'}:{_pattern(name)}"] = {} if skipped else dict(storage.settings)
+        for name in settled.every_name(at):
+            rule = f"{'-' if skipped else '+'}:{_pattern(name)}"
+            dynamic[rule] = {} if skipped else dict(storage.settings)
     config = {
         **_settings(common),
         "desc_act": False,
@@ -53,13 +56,15 @@ def export(allocation: Allocation, options: Options) -> Export:
         "quant_method": "gptq",
         "dynamic": dynamic,
     }
-    return settled.export(TARGET, to_json(config), notes(settled))
+    return settled.export(TARGET, to_json(config), saved_types(settled))
 
 
 def storages(layer: LayerChoice) -> list[Storage]:
     """Return how GPTQModel can store a layer: linear ones of the model's blocks, and its head."""
     plain = plain_storages(layer)
-    if layer.kind not in KINDS or not is_module(layer) or not has_axes(layer, 2):
+    # It corrects the weights of each module for its own inputs, and refuses a head that shares its weight.
+    shared = bool(layer.aliases)
+    if layer.kind not in KINDS or not is_module(layer) or not has_axes(layer, 2) or shared:
         return plain
     names = [name for name in INTEGERS if divides(group_size(name), layer)]
     return [*(known_storage(name, layer, _settings(name)) for name in names), *plain]

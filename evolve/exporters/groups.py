@@ -24,7 +24,10 @@ _EXPERT = re.compile(r"^(?P<path>.*\bexperts)\.\d+\.")
 
 
 def format_groups(
-    allocation: Allocation, names: Sequence[str], fused: bool = True
+    allocation: Allocation,
+    names: Sequence[str],
+    fused: bool = True,
+    aliases: Sequence[Sequence[str]] = (),
 ) -> tuple[tuple[int, ...], ...]:
     """Return groups of positions that cover every layer once, in order of their first layers.
 
@@ -32,6 +35,7 @@ def format_groups(
         allocation: The allocation, whose ties always hold.
         names: What the target calls each layer, (L,); layers of one name are one tensor there.
         fused: Whether the target's engines fuse layers.
+        aliases: What it calls the other modules that use each layer's weight, (L,), or none at all.
     """
     keys: list[list[Hashable]] = [[("name", name)] for name in names]
     for number, group in enumerate(allocation.tied_layers):
@@ -39,7 +43,8 @@ def format_groups(
             keys[at].append(("tie", number))
     if fused:
         for at, name in enumerate(names):
-            keys[at] += [("fused", part) for part in fused_into(name)]
+            every = (name, *(aliases[at] if aliases else ()))
+            keys[at] += [("fused", part) for each in every for part in fused_into(each)]
     return _joined(keys)
 
 

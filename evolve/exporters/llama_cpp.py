@@ -52,12 +52,15 @@ def export(allocation: Allocation, options: Options) -> Export:
     Raises:
         InputError: A layer has no name in GGUF, the architecture is unknown, or gguf is not installed.
     """
-    names = _gguf_names(allocation, options)
+    mapped = _name_map(allocation, options.architecture) if options.architecture else None
+    names = [_gguf_name(each.name, options, mapped) for each in allocation.layers]
     settled = settle(allocation, options, TARGET, storages, names=names, fused=False)
     lines = {
         f"^{re.escape(name)}$={_PLAIN_TYPES.get(storage.name) or storage.settings['type']}": None
-        for name, storage, layer in zip(names, settled.storages, allocation.layers, strict=True)
+        for first, storage, layer in zip(names, settled.storages, allocation.layers, strict=True)
         if not _is_vector(layer)
+        # A file has a shared weight once, or once more under a name that it knows.
+        for name in (first, *filter(None, (_found(each, options, mapped) for each in layer.aliases)))
     }
     return settled.export(TARGET, "".join(f"{each}\n" for each in lines))
 
@@ -81,18 +84,21 @@ def _is_vector(layer: LayerChoice) -> bool:
     return layer.kind == "LayerNorm" if layer.shape is None else len(layer.shape) == 1
 
 
-def _gguf_names(allocation: Allocation, options: Options) -> list[str]:
-    mapped = _name_map(allocation, options.architecture) if options.architecture else None
-    return [options.names.get(name) or _gguf_name(name, mapped) for name in allocation.names]
-
-
-def _gguf_name(name: str, mapped: Callable[[str], str | None] | None) -> str:
-    found = mapped and (mapped(name) or mapped(_EXPERT.sub(r"\1", name)))
-    found = found or (name if _GGUF.match(name) else None)
+def _gguf_name(name: str, options: Options, mapped: Callable[[str], str | None] | None) -> str:
+    found = _found(name, options, mapped)
     if found:
-        return found if found.endswith(".weight") else f"{found}.weight"
+        return found
     cure = "Give --architecture, as llama." if mapped is None else "Give its name in --network-names."
     raise InputError("no name in GGUF for this layer", field="llama.cpp", found=name, cure=cure)
+
+
+def _found(name: str, options: Options, mapped: Callable[[str], str | None] | None) -> str | None:
+    """Return the name of a layer's tensor in GGUF; None where it has none."""
+    if name in options.names:
+        return options.names[name]
+    found = mapped and (mapped(name) or mapped(_EXPERT.sub(r"\1", name)))
+    found = found or (name if _GGUF.match(name) else None)
+    return found if not found or found.endswith(".weight") else f"{found}.weight"
 
 
 def _name_map(allocation: Allocation, architecture: str) -> Callable[[str], str | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from evolve.allocations import Allocation
 from evolve.exporters import compressed_tensors
 from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.notes import saved_types
 from evolve.exporters.rounding import settle
 from evolve.exporters.texts import to_yaml
 
@@ -26,7 +27,7 @@ def export(allocation: Allocation, options: Options) -> Export:
         "config_groups": compressed_tensors.config_groups(settled, _MSE),
     }
     recipe = {"quant_stage": {"quant_modifiers": {"QuantizationModifier": modifier}}}
-    return settled.export(TARGET, to_yaml(recipe), compressed_tensors.notes(settled))
+    return settled.export(TARGET, to_yaml(recipe), saved_types(settled))
 
 
 TARGET = Target(

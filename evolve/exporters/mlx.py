@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
-from evolve.exporters.compressed_tensors import notes
 from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.notes import saved_types
 from evolve.exporters.rounding import settle
 from evolve.exporters.storage import PLAIN, Storage, divides, has_axes, is_module, plain_storages
 from evolve.exporters.texts import to_json
@@ -36,9 +36,10 @@ def export(allocation: Allocation, options: Options) -> Export:
     """
     settled = settle(allocation, options, TARGET, storages, fused=False)
     quantization: dict[str, Any] = dict(_DEFAULT)
-    for name, storage in zip(settled.names, settled.storages, strict=True):
-        quantization[name] = False if storage.name in PLAIN else dict(storage.settings)
-    return settled.export(TARGET, to_json({"quantization": quantization}), notes(settled))
+    for at, storage in enumerate(settled.storages):
+        for name in settled.every_name(at):
+            quantization[name] = False if storage.name in PLAIN else dict(storage.settings)
+    return settled.export(TARGET, to_json({"quantization": quantization}), saved_types(settled))
 
 
 def storages(layer: LayerChoice) -> list[Storage]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
-from evolve.exporters.compressed_tensors import notes
 from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.notes import saved_types
 from evolve.exporters.rounding import settle
 from evolve.exporters.storage import (
     PLAIN,
@@ -40,13 +40,14 @@ def export(allocation: Allocation, options: Options) -> Export:
     settled = settle(allocation, options, TARGET, storages)
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for at in settled.quantized:
-        name = f"{_literal(settled.names[at])}.weight_quantizer"
-        entries.append({"quantizer_name": name, "cfg": dict(settled.storages[at].settings)})
+        for name in settled.every_name(at):
+            quantizer = f"{_literal(name)}.weight_quantizer"
+            entries.append({"quantizer_name": quantizer, "cfg": dict(settled.storages[at].settings)})
     recipe = {
         "metadata": {"recipe_type": "ptq", "description": f"Weights of {allocation.model}, layer by layer."},
         "quantize": {"algorithm": "max", "quant_cfg": entries},
     }
-    return settled.export(TARGET, to_yaml(recipe), notes(settled))
+    return settled.export(TARGET, to_yaml(recipe), saved_types(settled))
 
 
 def storages(layer: LayerChoice) -> list[Storage]:

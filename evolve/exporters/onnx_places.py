@@ -68,5 +68,8 @@ def assumed_places(allocation: Allocation, options: Options) -> Places:
 
 
 def _assumed(layer: LayerChoice, name: str) -> Place:
+    if layer.aliases or (layer.kind == "Conv" and layer.channel_axis != 0):
+        # Read by several nodes, or by a transposed convolution, which no type tells.
+        return Place(name, ())
     operator = BY_KIND.get(layer.kind, "MatMul")
     return Place(name, (Read(name, operator, (name,), 1 if operator == "MatMul" else 0),))

@@ -12,6 +12,7 @@ from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.notes import saved_types
 from evolve.exporters.onnx_places import Place, Places, Read, assumed_places
 from evolve.exporters.rounding import Settled, settle
 from evolve.exporters.storage import PLAIN, Storage, divides, group_size, known_storage, plain_storages
@@ -54,7 +55,8 @@ def export(allocation: Allocation, options: Options) -> Export:
         obstacles={name: each.obstacle for name, each in place_of.items() if each.obstacle},
     )
     document = {"static": _static(settled, places), "matmul_nbits": _passes(settled, places)}
-    return settled.export(TARGET, to_json(document), _notes(settled, places, network is not None))
+    notes = [*saved_types(settled), *_notes(settled, places, network is not None)]
+    return settled.export(TARGET, to_json(document), notes)
 
 
 def storages(layer: LayerChoice, place: Place) -> list[Storage]:

@@ -22,6 +22,7 @@ from evolve.exporters.storage import (
     PLAIN,
     Storage,
     asked_storage,
+    every_name,
     inner_modules,
     is_clipped,
     plain_storages,
@@ -41,6 +42,7 @@ class Settled:
     Attributes:
         allocation: What was asked for.
         names: What the target calls each layer, (L,).
+        aliases: What it calls the other modules that use each layer's weight, (L,).
         storages: How each layer is stored, (L,).
         leads: The position of the layer whose wish decided, (L,).
         roundings: The layers that did not get what they asked for.
@@ -48,6 +50,7 @@ class Settled:
 
     allocation: Allocation
     names: tuple[str, ...]
+    aliases: tuple[tuple[str, ...], ...]
     storages: tuple[Storage, ...]
     leads: tuple[int, ...]
     roundings: tuple[Rounding, ...]
@@ -62,17 +65,25 @@ class Settled:
         """Positions of the layers that are not quantized."""
         return tuple(at for at, each in enumerate(self.storages) if each.name in PLAIN)
 
+    @property
+    def written(self) -> tuple[Written, ...]:
+        """What each layer gets, (L,)."""
+        rows = zip(self.allocation.layers, self.names, self.storages, strict=True)
+        return tuple(Written(layer.name, name, each.name, each.bits) for layer, name, each in rows)
+
+    def every_name(self, at: int) -> tuple[str, ...]:
+        """Return what the target calls the modules that use a layer's weight."""
+        return self.names[at], *self.aliases[at]
+
     def export(self, target: Target, text: str, notes: Sequence[str] = ()) -> Export:
         """Return the export of a target's one document."""
-        rows = zip(self.allocation.layers, self.names, self.storages, strict=True)
-        layers = tuple(Written(layer.name, name, each.name, each.bits) for layer, name, each in rows)
         return Export(
             target=target.name,
             documents={target.file: text},
-            layers=layers,
+            layers=self.written,
             roundings=self.roundings,
             notes=(*notes, target.usage),
-            avg_bits=average_bits(self.allocation, layers),
+            avg_bits=average_bits(self.allocation, self.written),
         )
 
 
@@ -122,11 +133,16 @@ def settle(
     check_options(allocation, options, target)
     if names is None:
         names = [options.names.get(name, name) for name in allocation.names]
-    unreachable = inner_modules(allocation.names) if fused else frozenset()
+    aliases = tuple(
+        tuple(options.names.get(name, name) for name in each.aliases) for each in allocation.layers
+    )
+    unreachable = inner_modules(name for each in allocation.layers for name in every_name(each))
+    if not fused:
+        unreachable = frozenset()
     storages: dict[int, Storage] = {}
     leads: dict[int, int] = {}
     roundings: dict[int, Rounding] = {}
-    for group in format_groups(allocation, names, fused):
+    for group in format_groups(allocation, names, fused, aliases):
         asked = {at: asked_storage(allocation.layers[at]) for at in group}
         lead = max(group, key=lambda at: (asked[at].code_bits, asked[at].bits))
         tables = {at: _by_name(allocation.layers[at], formats, options, unreachable) for at in group}
@@ -149,6 +165,7 @@ def settle(
     return Settled(
         allocation,
         tuple(names),
+        aliases,
         tuple(storages[at] for at in L),
         tuple(leads[at] for at in L),
         tuple(roundings[at] for at in L if at in roundings),
@@ -159,7 +176,7 @@ def _by_name(
     layer: LayerChoice, formats: Formats, options: Options, unreachable: frozenset[str]
 ) -> dict[str, Storage]:
     """Return how a layer can be stored, by name; leaving it alone is never forbidden."""
-    storages = plain_storages(layer) if layer.name in unreachable else formats(layer)
+    storages = plain_storages(layer) if unreachable.intersection(every_name(layer)) else formats(layer)
     allowed = (*options.formats, *PLAIN)
     return {each.name: each for each in storages if not options.formats or each.name in allowed}
 
@@ -199,4 +216,6 @@ def _obstacle(layer: str, group: Sequence[str], obstacles: Mapping[str, str]) ->
 
 
 def _shape(layer: LayerChoice) -> str:
-    return "" if layer.shape is None else f" of shape {'×'.join(map(str, layer.shape))}"
+    shape = "" if layer.shape is None else f" of shape {'×'.join(map(str, layer.shape))}"
+    axis = f", its output channels on axis {layer.channel_axis}" if layer.channel_axis else ""
+    return shape + axis + (f", shared with {', '.join(layer.aliases)}" if layer.aliases else "")

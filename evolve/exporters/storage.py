@@ -132,9 +132,14 @@ def has_axes(layer: LayerChoice, *counts: int) -> bool:
     return layer.shape is None or len(layer.shape) in counts
 
 
+def every_name(layer: LayerChoice) -> tuple[str, ...]:
+    """Return the names under which the network uses a layer's weight."""
+    return layer.name, *layer.aliases
+
+
 def is_module(layer: LayerChoice) -> bool:
-    """Return whether a layer's name is that of a module, not of a parameter such as ``in_proj_weight``."""
-    return "weight" not in layer.name.rpartition(".")[2]
+    """Return whether a layer's names are those of modules, not of a parameter such as ``in_proj_weight``."""
+    return not any("weight" in name.rpartition(".")[2] for name in every_name(layer))
 
 
 def inner_modules(names: Iterable[str]) -> frozenset[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
-from evolve.exporters.compressed_tensors import INTEGERS, notes
+from evolve.exporters.compressed_tensors import INTEGERS
 from evolve.exporters.export import Export, Options, Target
+from evolve.exporters.notes import kept_apart, saved_types
 from evolve.exporters.rounding import settle
 from evolve.exporters.storage import (
     PLAIN,
@@ -40,25 +41,33 @@ def export(allocation: Allocation, options: Options) -> Export:
         InputError: The options name a layer that is not there.
     """
     settled = settle(allocation, options, TARGET, storages)
-    rows = zip(settled.names, settled.storages, strict=True)
-    configs = {name: None if each.name in PLAIN else dict(each.settings) for name, each in rows}
+    configs = {
+        name: None if each.name in PLAIN else dict(each.settings)
+        for at, each in enumerate(settled.storages)
+        for name in settled.every_name(at)
+    }
     document = _object("FqnToConfig", 1, {"fqn_to_config": configs})
-    return settled.export(TARGET, to_json(document), notes(settled))
+    return settled.export(
+        TARGET, to_json(document), [*saved_types(settled), *kept_apart(settled, TARGET.name)]
+    )
 
 
 def storages(layer: LayerChoice) -> list[Storage]:
     """Return how torchao can store a layer: matrices, and the kernels of convolutions in two dimensions."""
     plain = plain_storages(layer)
-    if layer.kind not in KINDS or not is_module(layer):
+    # It quantizes the other way round modules that have their output channels elsewhere, and cannot run them.
+    if layer.kind not in KINDS or not is_module(layer) or layer.channel_axis:
         return plain
     if layer.kind == "Conv":
         return [*_convolutions(layer), *plain]
     if not has_axes(layer, 2):
         return plain
     names = [name for name in (*INTEGERS, *FLOATS) if divides(group_size(name), layer)]
-    if layer.kind != "Embedding" and (layer.shape is None or all(each % 16 == 0 for each in layer.shape)):
+    # What shares a weight with another module may be an embedding as well, whatever the first of them is.
+    embedding = layer.kind == "Embedding" or bool(layer.aliases)
+    if not embedding and (layer.shape is None or all(each % 16 == 0 for each in layer.shape)):
         names.append("NVFP4")
-    return [*(known_storage(name, layer, _config(name, layer.kind)) for name in names), *plain]
+    return [*(known_storage(name, layer, _config(name, embedding)) for name in names), *plain]
 
 
 def _convolutions(layer: LayerChoice) -> list[Storage]:
@@ -77,7 +86,7 @@ def _convolutions(layer: LayerChoice) -> list[Storage]:
     return found
 
 
-def _config(name: str, kind: str) -> dict[str, Any]:
+def _config(name: str, embedding: bool) -> dict[str, Any]:
     size = group_size(name)
     if name == "NVFP4":
         return _object("NVFP4WeightOnlyConfig", 1, {"use_dynamic_per_tensor_scale": True})
@@ -88,7 +97,7 @@ def _config(name: str, kind: str) -> dict[str, Any]:
         return _object(
             "Float8WeightOnlyConfig", 2, {"weight_dtype": _dtype(dtype), "granularity": granularity}
         )
-    if name.startswith("INT8") and "_ASYM" not in name and kind != "Embedding":
+    if name.startswith("INT8") and "_ASYM" not in name and not embedding:
         rows = _object("PerRow", 1, {"dim": -1}) if size is None else _group(size)
         return _object("Int8WeightOnlyConfig", 2, {"granularity": rows})
     return _intx(name, size)

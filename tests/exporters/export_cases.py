@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -87,6 +88,9 @@ def allocations(draw: st.DrawFn) -> Allocation:
         first = layers[ties[0][0]]
         each = layers[at]
         layers[at] = layer(each.name, each.kind, each.shape, first.format, 256)
+    for at, each in enumerate(layers):
+        if draw(st.booleans()):
+            layers[at] = replace(each, aliases=(f"again.{each.name}",))
     return Allocation("some", tuple(layers), ties)
 
 

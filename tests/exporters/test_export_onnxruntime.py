@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -380,4 +381,14 @@ def test_without_a_model_names_are_taken_as_they_are() -> None:
     )
     export = TARGET.export(Allocation("m", layers), Options())
     assert [each.format for each in export.layers] == ["INT4_G32", "INT4", "FP16"]
-    assert "--network" in export.notes[0]
+    assert "--network" in export.notes[1]
+
+
+def test_without_a_model_no_node_is_made_up() -> None:
+    layers = (
+        replace(layer("e", "Embedding", (50, 64), "INT4_G32"), aliases=("head",)),
+        replace(layer("up", "Conv", (8, 4, 3, 3), "INT8"), channel_axis=1),
+    )
+    export = TARGET.export(Allocation("m", layers), Options())
+    assert [each.format for each in export.layers] == ["FP16", "FP16"]
+    assert "shared with head" in export.roundings[0].why

@@ -45,6 +45,9 @@ def test_every_layer_gets_just_one_format(target: str, allocation: Allocation) -
         assert written.format in TARGETS[target].formats
         found = READERS[target](text, written.target_name, asked.kind)
         assert len({json.dumps(each, sort_keys=True) for each in found}) == 1, (written, found)
+        if target not in ("llama.cpp", "onnxruntime"):  # which have a shared weight once
+            for name in asked.aliases:
+                assert READERS[target](text, name, asked.kind) == found
         quantized = found[0] not in (None, False, "f32", "f16", "bf16")
         assert quantized == (written.format not in PLAIN)
         if quantized and target != "onnxruntime":
@@ -265,6 +268,51 @@ def test_an_unknown_target() -> None:
 
 
 def test_types_of_layers_left_alone_are_said() -> None:
-    layers = (layer("a", "LayerNorm", (8,), "FP32"), layer("b", "Linear", (8, 8), "FP16"))
-    export = exported("compressed-tensors", Allocation("m", layers))
-    assert export.notes[0] == "Layers left alone ask for FP16, FP32: keep the checkpoint in FP32."
+    norm, plain = layer("a", "LayerNorm", (8,), "FP32"), layer("b", "Linear", (8, 8), "FP16")
+    quantized = layer("c", "Linear", (8, 8), "INT8")
+    words = "The bits printed hold if the layers left alone are saved in "
+    for layers, note in (
+        ((quantized,), None),
+        ((norm, quantized), "FP32."),
+        ((plain, quantized), "FP16; with all in FP32 there are 21.000 a weight."),
+        ((norm, plain), "their own types, FP32 and FP16; with all in FP32 there are 32.000 a weight."),
+    ):
+        for target in set(TARGETS) - {"mlx", "llama.cpp"}:
+            notes = exported(target, Allocation("m", layers)).notes
+            assert [each for each in notes if each.startswith(words)] == ([words + note] if note else [])
+
+
+@EVERY
+def test_every_name_of_a_shared_weight_is_written(target: str) -> None:
+    shared = replace(layer("token_embd", "Embedding", (64, 256), "INT4_ASYM_G32"), aliases=("output",))
+    alone = layer("blk.0.ffn_up", "Linear", (64, 256), "INT4_ASYM_G32")
+    export = exported(target, Allocation("m", (shared, alone)), names={})
+    text = document(export)
+    names = (export.layers[0].target_name, "output.weight" if target == "llama.cpp" else "output")
+    first, second = (READERS[target](text, name, "Embedding") for name in names)
+    assert first == second
+    assert len(first) == 1
+    quantized = first[0] not in (None, False, "f16")
+    assert quantized == (target not in ("gptqmodel", "onnxruntime"))
+    kept_twice = "token_embd and output share a weight: they are quantized alike, but "
+    said = [each for each in export.notes if each.startswith(kept_twice)]
+    assert len(said) == (target in ("torchao", "compressed-tensors"))
+
+
+def test_another_name_may_be_given_and_is_fused_too() -> None:
+    shared = replace(layer("a.q_proj", "Attention", (64, 64), "INT4"), aliases=("b.q_proj",))
+    beside = layer("b.k_proj", "Attention", (64, 64), "INT8")
+    given = Allocation("m", (shared, beside))
+    export = exported("torchao", given, names={"b.q_proj": "c.q_proj"})
+    assert [each.format for each in export.layers] == ["INT4", "INT8"]
+    export = exported("torchao", given)
+    assert [each.format for each in export.layers] == ["INT8", "INT8"]
+    assert set(json.loads(document(export))["_data"]["fqn_to_config"]) == {"a.q_proj", "b.q_proj", "b.k_proj"}
+
+
+@pytest.mark.parametrize("target", ["torchao", "compressed-tensors", "llm-compressor", "modelopt"])
+def test_a_weight_that_a_bare_parameter_shares_is_left_alone(target: str) -> None:
+    shared = replace(layer("head", "Linear", (64, 256), "INT8"), aliases=("tower.tied_weight",))
+    export = exported(target, Allocation("m", (shared,)))
+    assert export.layers[0].format == "FP16"
+    assert "shared with tower.tied_weight" in export.roundings[0].why

@@ -20,6 +20,8 @@ from torch import nn
 
 from evolve.allocations import Allocation
 from evolve.exporters import TARGETS, Export, Options
+from evolve.networks import TorchNetwork
+from evolve.networks.applying import QuantizedWeights, make_allocation
 
 TARGET = TARGETS["torchao"]
 
@@ -88,6 +90,53 @@ def test_a_network_loses_what_we_say(formats: tuple[str, ...], most_steps: float
     assert max(apart.values(), default=0) <= most_steps
     plain = loss(trained_mlp())
     assert loss(theirs) == pytest.approx(our_loss(trained_mlp(), export), abs=tolerance * plain)
+
+
+class Tied(nn.Module):
+    """Guesses the next of some tokens; its head is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.tok = nn.Embedding(40, 64)
+        self.mix = nn.Linear(64, 64)
+        self.head = nn.Linear(64, 40, bias=False)
+        self.head.weight = self.tok.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mix(self.tok(tokens)))
+
+
+def test_a_tied_head_loses_what_we_say() -> None:
+    tokens = torch.randint(0, 40, (8, 12), generator=torch.Generator().manual_seed(0))
+    formats = {"tok": "INT3_ASYM_G32", "mix": "INT8_ASYM"}
+
+    def loss_of(model: nn.Module) -> float:
+        with torch.no_grad():
+            return float(nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()))
+
+    plain = Tied().requires_grad_(False)
+    network = TorchNetwork(plain, [tokens])
+    export = TARGET.export(make_allocation(network, formats, "by hand"), Options())
+    assert [each.format for each in export.layers] == list(formats.values())
+    with network.replaced(QuantizedWeights(network).all(formats)):
+        ours = loss_of(plain)
+    theirs = quantized(Tied().requires_grad_(False), export)
+    assert loss_of(theirs) == pytest.approx(ours, rel=2e-3)
+    assert abs(ours - loss_of(plain)) > 0.02 * ours
+    # One weight before, two tensors now: the export says so.
+    assert theirs.head.weight is not theirs.tok.weight
+    words = "tok and head share a weight: they are quantized alike, but torchao keeps it once for each"
+    assert any(each.startswith(words) for each in export.notes)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("Conv", (16, 32, 3, 3)), ("Linear", (64, 32))])
+def test_modules_with_their_channels_elsewhere_are_left_alone(kind: str, shape: tuple[int, ...]) -> None:
+    # torchao would take their inputs for outputs, and then does not run them.
+    transposed = replace(layer("a", kind, shape, "INT8"), channel_axis=1)
+    export = TARGET.export(Allocation("m", (transposed,)), Options())
+    assert export.layers[0].format == "FP16"
+    assert export.roundings[0].why.endswith("its output channels on axis 1")
 
 
 def test_shapes_need_not_be_known() -> None:
