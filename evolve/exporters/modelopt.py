@@ -61,22 +61,24 @@ def storages(layer: LayerChoice) -> list[Storage]:
         names = tuple(name for name in FORMATS if name not in PLAIN and divides(group_size(name), layer))
     else:
         names = ()
-    return [*(known_storage(name, layer, _attributes(name)) for name in names), *plain]
+    # A matrix it turns first to (out, in), a kernel it takes as it is.
+    axis = layer.channel_axis if layer.kind == "Conv" else 0
+    return [*(known_storage(name, layer, _attributes(name, axis)) for name in names), *plain]
 
 
-def _attributes(name: str) -> dict[str, Any]:
-    """Return the attributes of a weight quantizer."""
+def _attributes(name: str, axis: int) -> dict[str, Any]:
+    """Return the attributes of a weight quantizer, with a scale for each place on an axis."""
     size = group_size(name)
     if name in ("MXFP4", "NVFP4"):
         scale = [8, 0] if name == "MXFP4" else [4, 3]
         return {"num_bits": [2, 1], "block_sizes": {-1: size, "type": "dynamic", "scale_bits": scale}}
     if name.startswith("FP8"):
-        return {"num_bits": [4, 3], "axis": 0 if name.endswith("CHANNEL") else None}
+        return {"num_bits": [4, 3], "axis": axis if name.endswith("CHANNEL") else None}
     # Without the least integer, which no weight needs: the range is that of the largest magnitude.
     integer: dict[str, Any] = {"num_bits": int(name[3]), "narrow_range": True}
     if size is not None:
         return integer | {"block_sizes": {-1: size}}
-    return integer | {"axis": None if name.endswith("_TENSOR") else 0}
+    return integer | {"axis": None if name.endswith("_TENSOR") else axis}
 
 
 def _literal(name: str) -> str:

@@ -88,3 +88,30 @@ def test_a_network_loses_what_we_say(formats: tuple[str, ...], tmp_path: Path) -
     file.write_text(document(export), encoding="utf-8")
     theirs = mtq.quantize(trained_mlp(), load_recipe(file).quantize, forward_loop=lambda _: None)
     assert loss(theirs) == pytest.approx(our_loss(trained_mlp(), export), abs=1e-2 * loss(trained_mlp()))
+
+
+@pytest.mark.usefixtures("_quiet")
+@pytest.mark.parametrize("name", ["INT3", "FP8_E4M3_CHANNEL"])
+def test_a_transposed_convolution_is_scaled_as_it_was_measured(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("modelopt.torch.quantization", exc_type=ImportError)
+    import modelopt.torch.quantization as mtq
+    import torch
+    from modelopt.recipe import load_recipe
+
+    from evolve.networks import TorchNetwork
+    from evolve.networks.applying import QuantizedWeights, make_allocation
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 6, 3)).requires_grad_(False)
+    # Inputs of different sizes, so that it tells which axis has the scales.
+    model[0].weight *= torch.tensor([0.1, 1, 2, 4]).reshape(4, 1, 1, 1)
+    images = torch.randn(2, 4, 5, 5)
+    network = TorchNetwork(model, [images])
+    export = TARGET.export(make_allocation(network, {"0": name}, "by hand"), Options())
+    assert export.layers[0].format == name
+    with network.replaced(QuantizedWeights(network).all({"0": name})):
+        ours = model(images)
+    file = tmp_path / "modelopt.yaml"
+    file.write_text(document(export), encoding="utf-8")
+    theirs = mtq.quantize(model, load_recipe(file).quantize, forward_loop=lambda _: None)
+    torch.testing.assert_close(theirs(images), ours, rtol=1e-2, atol=1e-2)
