@@ -18,24 +18,25 @@ from evolve.exporters.storage import PLAIN, Storage, divides, has_axes, plain_st
 from evolve.fields import near_match
 
 KINDS = ("Linear", "Attention", "Classifier", "Embedding")
-#: Our name, or llama.cpp's; its type; family; bits a code; bits in all; symmetric; weights a block; the same.
-_TYPES: tuple[tuple[str, str, str, float, float, bool, int, tuple[str, ...]], ...] = (
-    ("Q8_0", "q8_0", "integer", 8, 8.5, True, 32, ("INT8_G32",)),
-    ("Q6_K", "q6_k", "integer", 6, 6.5625, True, 256, ()),
-    ("Q5_0", "q5_0", "integer", 5, 5.5, True, 32, ("INT5_G32",)),
-    ("Q5_K", "q5_k", "integer", 5, 5.5, False, 256, ()),
-    ("Q5_1", "q5_1", "integer", 5, 6.0, False, 32, ("INT5_ASYM_G32",)),
-    ("Q4_0", "q4_0", "integer", 4, 4.5, True, 32, ("INT4_G32",)),
-    ("Q4_K", "q4_k", "integer", 4, 4.5, False, 256, ()),
-    ("Q4_1", "q4_1", "integer", 4, 5.0, False, 32, ("INT4_ASYM_G32",)),
-    ("IQ4_XS", "iq4_xs", "codebook", 4, 4.25, True, 256, ()),
-    ("IQ4_NL", "iq4_nl", "codebook", 4, 4.5, True, 32, ()),
-    ("MXFP4", "mxfp4", "float", 4, 4.25, True, 32, ()),
-    ("NVFP4", "nvfp4", "float", 4, 4.5, True, 64, ()),
-    ("Q3_K", "q3_k", "integer", 3, 3.4375, True, 256, ()),
-    ("Q2_K", "q2_k", "integer", 2, 2.625, False, 256, ()),
-    ("TQ1_0", "tq1_0", "codebook", 1.6, 1.6875, True, 256, ()),
-    ("Q1_0", "q1_0", "codebook", 1, 1.125, True, 128, ()),
+#: Our name, or llama.cpp's; its type; family; bits a code; bits in all; symmetric; weights a block; weights
+#: a scale; the same.
+_TYPES: tuple[tuple[str, str, str, float, float, bool, int, int, tuple[str, ...]], ...] = (
+    ("Q8_0", "q8_0", "integer", 8, 8.5, True, 32, 32, ("INT8_G32",)),
+    ("Q6_K", "q6_k", "integer", 6, 6.5625, True, 256, 16, ()),
+    ("Q5_0", "q5_0", "integer", 5, 5.5, True, 32, 32, ("INT5_G32",)),
+    ("Q5_K", "q5_k", "integer", 5, 5.5, False, 256, 32, ()),
+    ("Q5_1", "q5_1", "integer", 5, 6.0, False, 32, 32, ("INT5_ASYM_G32",)),
+    ("Q4_0", "q4_0", "integer", 4, 4.5, True, 32, 32, ("INT4_G32",)),
+    ("Q4_K", "q4_k", "integer", 4, 4.5, False, 256, 32, ()),
+    ("Q4_1", "q4_1", "integer", 4, 5.0, False, 32, 32, ("INT4_ASYM_G32",)),
+    ("IQ4_XS", "iq4_xs", "codebook", 4, 4.25, True, 256, 32, ()),
+    ("IQ4_NL", "iq4_nl", "codebook", 4, 4.5, True, 32, 32, ()),
+    ("MXFP4", "mxfp4", "float", 4, 4.25, True, 32, 32, ()),
+    ("NVFP4", "nvfp4", "float", 4, 4.5, True, 64, 16, ()),
+    ("Q3_K", "q3_k", "integer", 3, 3.4375, True, 256, 16, ()),
+    ("Q2_K", "q2_k", "integer", 2, 2.625, False, 256, 16, ()),
+    ("TQ1_0", "tq1_0", "codebook", 1.6, 1.6875, True, 256, 256, ()),
+    ("Q1_0", "q1_0", "codebook", 1, 1.125, True, 128, 128, ()),
 )
 _PLAIN_TYPES = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
 FORMATS = (*(each[0] for each in _TYPES), *PLAIN)
@@ -73,8 +74,8 @@ def storages(layer: LayerChoice) -> list[Storage]:
     if layer.kind not in KINDS or not has_axes(layer, 2):
         return plain
     quantized = [
-        Storage(name, family, code, bits, symmetric, {"type": kind}, same)
-        for name, kind, family, code, bits, symmetric, block, same in _TYPES
+        Storage(name, family, code, bits, symmetric, {"type": kind}, same, shared)
+        for name, kind, family, code, bits, symmetric, block, shared, same in _TYPES
         if divides(block, layer)
     ]
     return [*quantized, *plain]

@@ -48,12 +48,12 @@ def storages(layer: LayerChoice) -> list[Storage]:
     if layer.kind not in KINDS or not is_module(layer) or not has_axes(layer, 2):
         return plain
     affine = [
-        Storage(name, "integer", bits, bits + 32 / size, False, _settings("affine", bits, size))
+        Storage(name, "integer", bits, bits + 32 / size, False, _settings("affine", bits, size), (), size)
         for name, (bits, size) in AFFINE.items()
         if divides(size, layer)
     ]
     floats = [
-        Storage(name, "float", bits, bits + 8 / size, True, _settings(mode, bits, size))
+        Storage(name, "float", bits, bits + 8 / size, True, _settings(mode, bits, size), (), size)
         for name, mode, bits, size in _FLOATS
         if divides(size, layer)
     ]

@@ -1,9 +1,13 @@
 """The one rule by which every target rounds a format it does not have.
 
 1. The format itself, where the target has it; how it was clipped is no part of how it is stored.
-2. Else no code of fewer bits, unless nothing wider exists, and of these the fewest bits a code.
-3. Among equals: the same family (integer, float, codebook); then not fewer bits in all, scales counted;
-   then the same symmetry; then the nearest number of bits; then the target's own order.
+2. Else no code of fewer bits, unless nothing wider exists.
+3. Where finer scales were asked for, no single scale for a whole tensor unless its code has two bits more;
+   and leaving a layer alone only where no quantized format is left.
+4. Of these the fewest bits a code.
+5. Among equals: scales no coarser than asked for (groups, channels, tensor); the same family (integer,
+   float, codebook); not fewer bits in all, scales counted; the same symmetry; groups no larger than asked
+   for; the nearest number of bits; the target's own order.
 
 Layers that are tied, or that engines fuse, get one format: the widest that any of them asks for, rounded to
 one that all of them can have.
@@ -33,6 +37,8 @@ Formats = Callable[[LayerChoice], Sequence[Storage]]
 """Tells how a target can store a layer, the ways it prefers first."""
 
 _EXACT = 1e-9
+#: What one scale for a whole tensor costs: the widest channel sets the steps of all.
+_WHOLE_TENSOR = 2
 
 
 @dataclass(frozen=True)
@@ -91,17 +97,32 @@ def nearest(asked: Storage, supported: Sequence[Storage]) -> Storage:
     """Return the storage that is nearest by the rule above, the first of equals."""
 
     def distance(each: Storage) -> tuple[bool | float, ...]:
+        coarser = max(_coarseness(each) - _coarseness(asked), 0)
+        only_whole = coarser > 0 and each.granularity == "tensor"
+        larger = 1.0
+        groups = each.granularity, asked.granularity
+        # Those of another family are hardly comparable: NF4 in groups of 64 keeps as much as INT4 of 32.
+        if each.family == asked.family and isinstance(groups[0], int) and isinstance(groups[1], int):
+            larger = max(groups[0] / groups[1], 1)
         return (
             each.name != asked.name and asked.name not in each.same,
             each.code_bits < asked.code_bits - _EXACT,
+            (only_whole and each.code_bits < asked.code_bits + _WHOLE_TENSOR - _EXACT)
+            or (each.name in PLAIN and asked.name not in PLAIN),
             abs(each.code_bits - asked.code_bits),
+            coarser,
             each.family != asked.family,
             each.bits < asked.bits - _EXACT,
             each.symmetric != asked.symmetric,
+            larger,
             abs(each.bits - asked.bits),
         )
 
     return min(supported, key=distance)
+
+
+def _coarseness(storage: Storage) -> int:
+    return {"tensor": 2, "channel": 1}.get(str(storage.granularity), 0)
 
 
 def settle(

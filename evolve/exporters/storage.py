@@ -10,10 +10,12 @@ from typing import Any
 
 from evolve.allocations import LayerChoice
 from evolve.quantizers import QUANTIZERS, Quantizer
+from evolve.quantizers.grouping import Granularity
 
 PLAIN = ("FP32", "FP16", "BF16")
 """Formats that are no quantization: a target leaves such a layer alone."""
 
+_SCALE_BITS = 16
 _CLIPPINGS = ("_MSE", "_OCTAV")
 
 
@@ -29,6 +31,8 @@ class Storage:
         symmetric: Whether it has no zero point.
         settings: How the target says it.
         same: Names of formats that are stored just so.
+        granularity: Which weights share a scale. A float of 8 bits or more hardly needs one, so that one for
+            the whole tensor counts as one for each channel.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Storage:
     symmetric: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
     same: tuple[str, ...] = ()
+    granularity: Granularity = "channel"
 
 
 def is_clipped(name: str) -> bool:
@@ -57,10 +62,18 @@ def asked_storage(layer: LayerChoice) -> Storage:
     name = stored_name(layer.format)
     if name in QUANTIZERS:
         quantizer = QUANTIZERS[name]
-        return Storage(name, quantizer.kind, code_bits(quantizer), layer.bits, _is_symmetric(quantizer))
-    # What is left of whole bits is taken for scales: 4.5 are four and their scales.
+        return Storage(
+            name,
+            quantizer.kind,
+            code_bits(quantizer),
+            layer.bits,
+            _is_symmetric(quantizer),
+            granularity=_granularity(quantizer.granularity, quantizer.kind, layer),
+        )
+    # What is left of whole bits is taken for scales of 16: 4.5 are four and a scale for each 32 weights.
     whole = math.floor(layer.bits) if layer.bits >= 2 else layer.bits
-    return Storage(name, "", whole, layer.bits)
+    shared: Granularity = round(_SCALE_BITS / (layer.bits - whole)) if layer.bits > whole else "channel"
+    return Storage(name, "", whole, layer.bits, granularity=_granularity(shared, "", layer))
 
 
 def known_storage(name: str, layer: LayerChoice, settings: Mapping[str, Any] | None = None) -> Storage:
@@ -75,7 +88,15 @@ def known_storage(name: str, layer: LayerChoice, settings: Mapping[str, Any] | N
     # Any of the lengths will do: they are those that give the allocation's bits.
     length = (*row_lengths(layer), layer.num_params)[0]
     bits = quantizer.bits(layer.shape or (layer.num_params // length, length))
-    return Storage(name, quantizer.kind, code_bits(quantizer), bits, _is_symmetric(quantizer), settings or {})
+    return Storage(
+        name,
+        quantizer.kind,
+        code_bits(quantizer),
+        bits,
+        _is_symmetric(quantizer),
+        settings or {},
+        granularity=_granularity(quantizer.granularity, quantizer.kind, layer),
+    )
 
 
 def plain_storages(layer: LayerChoice, names: Iterable[str] = PLAIN) -> list[Storage]:
@@ -147,6 +168,17 @@ def inner_modules(names: Iterable[str]) -> frozenset[str]:
     known = set(names)
     parents = (name.removesuffix("out_proj") for name in known if name.endswith("out_proj"))
     return frozenset(f"{each}out_proj" for each in parents if f"{each}in_proj_weight" in known)
+
+
+def _granularity(shared: Granularity, family: str, layer: LayerChoice) -> Granularity:
+    """Return which of a layer's weights share a scale: a group as long as a channel is one."""
+    if isinstance(shared, int):
+        if layer.shape is None:
+            length = (*row_lengths(layer), layer.num_params)[0]
+        else:
+            length = layer.num_params // (layer.shape[0] if len(layer.shape) > 1 else 1)
+        return shared if shared < length else "channel"
+    return "channel" if family == "float" else shared
 
 
 def _is_symmetric(quantizer: Quantizer) -> bool:

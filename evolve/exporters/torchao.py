@@ -82,7 +82,10 @@ def _convolutions(layer: LayerChoice) -> list[Storage]:
         # With few input channels the scales would take more than the weights as they are.
         if total < _WIDEST:
             settings = _intx(name.removesuffix("_PER_PLACE"), None)
-            found.append(Storage(name, "integer", bits, total, not zero, settings))
+            # One place in the kernel is all that shares a scale: as many weights as there are input channels.
+            found.append(
+                Storage(name, "integer", bits, total, not zero, settings, granularity=layer.shape[1])
+            )
     return found
 
 

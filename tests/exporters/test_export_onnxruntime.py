@@ -149,6 +149,17 @@ def test_a_network_loses_what_we_say(network: Path, formats: tuple[str, ...], to
     assert widths == {int(each[3]) for each in formats[:2] if "_G" in each}
 
 
+@pytest.mark.parametrize(
+    ("asked", "product", "gemm"),
+    [("INT3_G32", "INT4_G32", "INT4"), ("INT6", "INT8", "INT8"), ("FP8_E4M3", "INT8", "INT8")],
+)
+def test_rounding_loses_no_more_than_was_asked_for(
+    network: Path, asked: str, product: str, gemm: str
+) -> None:
+    export = TARGET.export(allocation(asked, asked, asked), Options(network=network))
+    assert [each.format for each in export.layers] == [product, product, "FP32", gemm]
+
+
 def test_convolutions_and_embeddings(tmp_path: Path) -> None:
     pytest.importorskip("onnx_ir")
     random = np.random.default_rng(0)

@@ -106,6 +106,8 @@ STORAGES = {
         "INT4_G128",
         "INT4_ASYM",
         "INT4_ASYM_G64",
+        "INT4_TENSOR",
+        "INT8_TENSOR",
         "INT8",
         "INT8_G32",
         "NF4",
@@ -134,6 +136,19 @@ STORAGES = {
         ("FP8_E4M3", "INT8 FP16", "INT8"),
         ("INT8_G32", "Q8_0 INT8", "Q8_0"),
         ("FP32", "INT8 FP16", "FP16"),
+        # Scales are no coarser than asked for.
+        ("INT3_G32", "INT4 INT4_TENSOR INT4_G128 INT4_G32 INT8_G32", "INT4_G32"),
+        ("INT3_G128", "INT4 INT4_TENSOR INT4_G128 INT4_G32", "INT4_G128"),
+        ("INT3_G32", "INT4 INT4_TENSOR INT4_ASYM_G64", "INT4_ASYM_G64"),  # before symmetry
+        ("INT3_G32", "INT4 INT4_TENSOR", "INT4"),
+        ("INT6", "INT8_TENSOR INT8 INT8_G32", "INT8"),
+        ("FP8_E4M3", "INT8_TENSOR INT8 INT8_G32 FP16", "INT8"),
+        # One scale for all takes about two bits of a code, but leaving a layer alone takes more.
+        ("INT3_G32", "INT4_TENSOR INT8 FP16", "INT8"),
+        ("INT6", "INT8_TENSOR INT8_G32 FP16", "INT8_G32"),
+        ("INT6", "INT8_TENSOR FP16", "INT8_TENSOR"),
+        ("INT8", "INT8_TENSOR FP16", "INT8_TENSOR"),
+        ("INT6_TENSOR", "INT8_TENSOR INT8", "INT8_TENSOR"),
     ],
 )
 def test_the_rule(asked: str, among: str, right: str) -> None:
