@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.errors import InputError
@@ -46,6 +47,11 @@ _GGUF = re.compile(r"^(blk\.\d+\.[a-z0-9_.]+|token_\w+|position_embd|output\w*|c
 _BLOCK = re.compile(r"\.(\d+)(?=\.|$)")
 _EXPERT = re.compile(r"(\.experts)\.\d+(?=\.)")
 
+_Mapped = Callable[[str], str | None]
+#: Architectures that are named first where several fit.
+_COMMON = ("llama", "qwen2", "bert", "gpt2")
+_SHOWN = 2
+
 
 def export(allocation: Allocation, options: Options) -> Export:
     """Return the lines ``^name$=type``; the experts of a block are one tensor and one line.
@@ -54,7 +60,7 @@ def export(allocation: Allocation, options: Options) -> Export:
         InputError: A layer has no name in GGUF, the architecture is unknown, or gguf is not installed.
     """
     mapped = _name_map(allocation, options.architecture) if options.architecture else None
-    names = [_gguf_name(each.name, options, mapped) for each in allocation.layers]
+    names = [_gguf_name(each.name, allocation, options, mapped) for each in allocation.layers]
     settled = settle(allocation, options, TARGET, storages, names=names, fused=False)
     lines = {
         f"^{re.escape(name)}$={_PLAIN_TYPES.get(storage.name) or storage.settings['type']}": None
@@ -85,15 +91,15 @@ def _is_vector(layer: LayerChoice) -> bool:
     return layer.kind == "LayerNorm" if layer.shape is None else len(layer.shape) == 1
 
 
-def _gguf_name(name: str, options: Options, mapped: Callable[[str], str | None] | None) -> str:
+def _gguf_name(name: str, allocation: Allocation, options: Options, mapped: _Mapped | None) -> str:
     found = _found(name, options, mapped)
     if found:
         return found
-    cure = "Give --architecture, as llama." if mapped is None else "Give its name in --network-names."
+    cure = "Give its name in --network-names." if mapped else _cure(allocation, options)
     raise InputError("no name in GGUF for this layer", field="llama.cpp", found=name, cure=cure)
 
 
-def _found(name: str, options: Options, mapped: Callable[[str], str | None] | None) -> str | None:
+def _found(name: str, options: Options, mapped: _Mapped | None) -> str | None:
     """Return the name of a layer's tensor in GGUF; None where it has none."""
     if name in options.names:
         return options.names[name]
@@ -102,7 +108,27 @@ def _found(name: str, options: Options, mapped: Callable[[str], str | None] | No
     return found if not found or found.endswith(".weight") else f"{found}.weight"
 
 
-def _name_map(allocation: Allocation, architecture: str) -> Callable[[str], str | None]:
+def _cure(allocation: Allocation, options: Options) -> str:
+    """Return what helps a network whose architecture was not given: one of gguf's, where one fits."""
+    names = "names in --network-names"
+    try:
+        import gguf
+    except ImportError:
+        return f"Give --architecture, if llama.cpp runs such networks, or {names}."
+    # One block tells as much as many.
+    layers = dict.fromkeys(_BLOCK.sub(".0", each) for each in allocation.names)
+    fitting = []
+    for number, name in gguf.MODEL_ARCH_NAMES.items():
+        mapped = _mapping(_table(number, 1), tuple(layers))
+        if all(_found(each, options, mapped) for each in layers):
+            fitting.append(name)
+    if not fitting:
+        return f"No architecture of GGUF has such layers: give {names}."
+    first = sorted(fitting, key=lambda name: name not in _COMMON)[:_SHOWN]
+    return f"Give --architecture, as {' or '.join(first)}."
+
+
+def _name_map(allocation: Allocation, architecture: str) -> _Mapped:
     """Return gguf's own translation of names for an architecture."""
     try:
         import gguf
@@ -116,8 +142,24 @@ def _name_map(allocation: Allocation, architecture: str) -> Callable[[str], str 
         cure = near_match(architecture, known)
         raise InputError("unknown architecture", field="--architecture", found=architecture, cure=cure)
     blocks = [int(number) for name in allocation.names for number in _BLOCK.findall(name)]
-    table = gguf.get_tensor_name_map(known[architecture], max(blocks, default=0) + 1)
-    wrapper = _wrapper(allocation.names)
+    return _mapping(_table(known[architecture], max(blocks, default=0) + 1), allocation.names)
+
+
+def _table(architecture: Any, blocks: int) -> Any:
+    import gguf
+
+    # Left alone, it takes the names of one architecture over into all that are asked for after it.
+    common = gguf.TensorNameMap.block_mappings_cfg
+    before = dict(common)
+    try:
+        return gguf.get_tensor_name_map(architecture, blocks)
+    finally:
+        common.clear()
+        common.update(before)
+
+
+def _mapping(table: Any, names: Sequence[str]) -> _Mapped:
+    wrapper = _wrapper(names)
 
     def mapped(name: str) -> str | None:
         found: str | None = table.get_name(name, (".weight",))

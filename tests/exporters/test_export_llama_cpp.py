@@ -151,9 +151,14 @@ def test_names_given() -> None:
 
 def test_a_name_that_is_none() -> None:
     one = Allocation("m", (layer("fc", "Linear", (8, 32), "INT8_G32"),))
-    with pytest.raises(InputError, match=r"no name in GGUF.*'fc'. Give --architecture"):
-        TARGET.export(one, Options())
     pytest.importorskip("gguf")
+    # No architecture helps a network whose layers none has.
+    with pytest.raises(InputError, match=r"no name in GGUF.*'fc'. No architecture of GGUF has such layers"):
+        TARGET.export(one, Options())
+    with pytest.raises(
+        InputError, match=r"no name in GGUF.*'model.embed_tokens'. Give --architecture, as llama"
+    ):
+        TARGET.export(llama(blocks=12), Options())
     with pytest.raises(InputError, match=r"no name in GGUF.*'fc'. Give its name in --network-names"):
         TARGET.export(one, LLAMA)
     with pytest.raises(InputError, match=r"unknown architecture, found 'lama'. Did you mean 'llama'"):
@@ -162,5 +167,7 @@ def test_a_name_that_is_none() -> None:
 
 def test_without_gguf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(InputError, match=r"no name in GGUF.* Give --architecture, if llama.cpp runs such"):
+        TARGET.export(llama(), Options())
     with pytest.raises(InputError, match=r"extra 'gguf'.*pip install 'evolve-precision\[gguf\]'"):
         TARGET.export(llama(), LLAMA)
