@@ -42,10 +42,11 @@ def export(
     """Write an allocation in the form of the tools that run it.
 
     Formats that a target does not have are rounded by one rule, never to codes of fewer bits unless
-    nothing wider exists; what was rounded, and to what, is printed.
+    nothing wider exists; what was rounded, and to what, is printed. Of several targets those that work
+    are written, and the exit status is 2 if one does not.
     """
     from evolve.allocations import load_allocation
-    from evolve.exporters import TARGETS, Options, find_target
+    from evolve.exporters import TARGETS, Export, Options, find_target
     from evolve.exporters.files import read_names, save_exports
 
     if listing:
@@ -66,18 +67,33 @@ def export(
         architecture=architecture,
         network=network,
     )
-    made = [target.export(loaded, options) for target in targets]
-    files = save_exports(made, output, overwrite) if output else {}
+    made: list[Export] = []
+    failed: dict[str, InputError] = {}
+    for target in targets:
+        try:
+            made.append(target.export(loaded, options))
+        except InputError as error:
+            if len(targets) == 1:
+                raise
+            failed[target.name] = error
+    files = save_exports(made, output, overwrite, folder=len(targets) > 1) if output and made else {}
     if as_json:
-        print_json([_to_json(each, files.get(each.target)) for each in made])
-        return
-
-    for each in made:
-        _show(each, loaded.avg_bits)
-        if each.target in files:
-            click.echo(f"wrote {files[each.target]}")
-        else:
-            click.echo("".join(each.documents.values()), nl=False)
+        rows = {each.target: _to_json(each, files.get(each.target)) for each in made}
+        faults = {name: {"target": name, "file": None, "error": str(each)} for name, each in failed.items()}
+        print_json([(rows | faults)[target.name] for target in targets])
+    else:
+        for each in made:
+            _show(each, loaded.avg_bits)
+            if each.target in files:
+                click.echo(f"wrote {files[each.target]}")
+            else:
+                click.echo("".join(each.documents.values()), nl=False)
+    if failed:
+        for name, fault in failed.items():
+            click.echo(f"{name}: not written: {fault}", err=True)
+        raise InputError(
+            f"{len(failed)} of {len(targets)} targets not written", field="--to", found=[*failed]
+        )
 
 
 def _show(export: Any, asked_bits: float) -> None:

@@ -30,13 +30,16 @@ def read_names(path: str | os.PathLike[str]) -> dict[str, str]:
     return dict(names)
 
 
-def save_exports(exports: Sequence[Export], output: Path, overwrite: bool = False) -> dict[str, Path]:
+def save_exports(
+    exports: Sequence[Export], output: Path, overwrite: bool = False, folder: bool = False
+) -> dict[str, Path]:
     """Write exports; each file appears whole or not at all.
 
     Args:
         exports: One, which is written to the file ``output``, or several, which go into the folder.
         output: The file or the folder.
         overwrite: Whether files that are there may be replaced.
+        folder: Whether one export goes into a folder too.
 
     Returns:
         The files by target.
@@ -45,7 +48,8 @@ def save_exports(exports: Sequence[Export], output: Path, overwrite: bool = Fals
         InputError: A file is there already or cannot be written.
     """
     texts = [(each.target, *next(iter(each.documents.items()))) for each in exports]
-    if len(exports) == 1 and not output.is_dir():
+    folder = folder or len(exports) > 1
+    if not folder and not output.is_dir():
         files = {texts[0][0]: output}
     else:
         files = {target: output / name for target, name, _ in texts}
@@ -53,7 +57,7 @@ def save_exports(exports: Sequence[Export], output: Path, overwrite: bool = Fals
         if file.exists() and not overwrite:
             raise InputError("exists already", file=file, cure="Choose another --output, or --overwrite.")
     try:
-        if len(exports) > 1:
+        if folder:
             output.mkdir(exist_ok=True)
         for target, _, text in texts:
             _write(files[target], text)

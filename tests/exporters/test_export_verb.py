@@ -62,6 +62,33 @@ def test_several_to_a_folder(given: Path) -> None:
     assert all(Path(each).stat().st_size for each in files.values())
 
 
+def test_a_target_that_fails_keeps_no_other_from_being_written(given: Path) -> None:
+    done = export(str(given), "--to", "llama.cpp,mlx", "--output", "exports")
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == "--to: 1 of 2 targets not written, found ['llama.cpp']"
+    assert done.stdout == "wrote exports/mlx.json\n"
+    assert "llama.cpp: not written: llama.cpp: no name in GGUF for this layer" in done.stderr
+    assert [each.name for each in Path("exports").iterdir()] == ["mlx.json"]
+
+
+def test_json_has_the_targets_that_fail_too(given: Path) -> None:
+    done = export(str(given), "--to", "mlx,llama.cpp,torchao", "--json")
+    assert isinstance(done.exception, InputError)
+    found = json.loads(done.stdout)
+    assert [each["target"] for each in found] == ["mlx", "llama.cpp", "torchao"]
+    assert list(found[1]) == ["target", "file", "error"]
+    assert "no name in GGUF" in found[1]["error"]
+    assert found[0]["documents"]
+    assert found[2]["documents"]
+
+
+def test_where_all_targets_fail_no_folder_is_made(given: Path) -> None:
+    done = export(str(given), "--to", "mlx,torchao", "--formats", "INT9", "--output", "exports")
+    assert isinstance(done.exception, InputError)
+    assert "2 of 2 targets not written, found ['mlx', 'torchao']" in str(done.exception)
+    assert not Path("exports").exists()
+
+
 def test_json_says_everything(given: Path) -> None:
     found = json.loads(export(str(given), "--to", "mlx", "--json").stdout)
     assert list(found[0]) == ["target", "file", "documents", "avg_bits", "layers", "roundings", "notes"]
