@@ -76,8 +76,21 @@ def choose_batch_size(graph: onnx.GraphProto, samples: int, wanted: int, path: P
     return wanted
 
 
-def choose_task(output: OutputArray, labels: NDArray[Any] | None, task: str | None, path: Path) -> str:
+def choose_task(
+    batch: Mapping[str, NDArray[Any]],
+    output: OutputArray,
+    labels: NDArray[Any] | None,
+    task: str | None,
+    path: Path,
+) -> str:
     """Return the task, found by the labels and the form of the output where none is declared.
+
+    Args:
+        batch: The first arrays, by input.
+        output: What the network makes of them.
+        labels: The right answers of all samples, if there are any.
+        task: The task declared.
+        path: The model, for errors.
 
     Raises:
         NetworkError: There is no such task, or the labels do not fit it.
@@ -87,7 +100,7 @@ def choose_task(output: OutputArray, labels: NDArray[Any] | None, task: str | No
             "unknown task", file=path, field="task", expected=f"one of {', '.join(TASKS)}", found=task
         )
     if task is None and labels is None:
-        return "embedding"
+        return "language" if _scores_tokens(token_ids(batch), output) else "embedding"
     if task is None:
         assert labels is not None
         if not np.issubdtype(labels.dtype, np.integer):
@@ -96,6 +109,17 @@ def choose_task(output: OutputArray, labels: NDArray[Any] | None, task: str | No
     if labels is not None and task in LABELLED:
         _check_classes(output, labels, path)
     return task
+
+
+def token_ids(batch: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return the array of a batch that has the tokens, if it is a language model's."""
+    return batch["input_ids"] if "input_ids" in batch else next(iter(batch.values()))
+
+
+def _scores_tokens(ids: NDArray[Any], output: OutputArray) -> bool:
+    """Whether an output has a score of each token of a vocabulary for each of the tokens."""
+    whole = np.issubdtype(ids.dtype, np.integer) and ids.shape == output.shape[:-1]
+    return bool(whole and ids.ndim == 2 and output.shape[-1] > ids.max())
 
 
 def _check_classes(output: OutputArray, labels: NDArray[Any], path: Path) -> None:
@@ -134,7 +158,7 @@ def make_targets(
     made = []
     start = 0
     for batch in batches:
-        ids = batch["input_ids"] if "input_ids" in batch else next(iter(batch.values()))
+        ids = token_ids(batch)
         part = None if labels is None else labels[start : start + len(ids)]
         start += len(ids)
         mask = batch.get("attention_mask")

@@ -82,7 +82,7 @@ class OnnxNetwork:
         ]
         self.num_batches = len(self._inputs)
         first = self._run_first()
-        self.task = choose_task(first, labels, task, self.path)
+        self.task = choose_task(self._inputs[0], first, labels, task, self.path)
         self._targets = make_targets(self._inputs, first.ndim, labels, self.task)
         self.layers = self._order(first.shape[-1])
 

@@ -60,7 +60,7 @@ def networks(kind: str, tmp_path, **options) -> tuple[TorchNetwork, OnnxNetwork]
     path = export(model, inputs, tmp_path / "model.onnx", **options)
     data = {"x": inputs.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
     mine = TorchNetwork(model, [inputs if labels is None else (inputs, labels)])
-    return mine, OnnxNetwork(path, data, task=mine.task, batch_size=5, threads=1)
+    return mine, OnnxNetwork(path, data, batch_size=5, threads=1)
 
 
 UNFOLDED = {"do_constant_folding": False, "training": torch.onnx.TrainingMode.PRESERVE}
@@ -76,6 +76,7 @@ def test_layers_and_numbers_agree_with_torch(kind, options, tmp_path):
     assert described[0] == described[1]
     assert find_ties(mine) == find_ties(theirs) != ()
     assert theirs.num_batches == 3
+    assert mine.task == theirs.task
     replays = Replay(mine), Replay(theirs)
     for layer in theirs.layers:
         np.testing.assert_array_equal(mine.weights(layer.name), theirs.weights(layer.name))
