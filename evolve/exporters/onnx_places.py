@@ -62,9 +62,15 @@ class Places:
 
 def assumed_places(allocation: Allocation, options: Options) -> Places:
     """Return where layers are if initializers and nodes have their names."""
-    return Places(
-        tuple(_assumed(each, options.names.get(each.name, each.name)) for each in allocation.layers), {}
-    )
+    layers = tuple(_assumed(each, options.names.get(each.name, each.name)) for each in allocation.layers)
+    # Whatever reads the others is not to be quantized with the rest of its kind.
+    unknown = [
+        options.names.get(name, name)
+        for each, place in zip(allocation.layers, layers, strict=True)
+        if not place.reads
+        for name in (each.name, *each.aliases)
+    ]
+    return Places(layers, {operator: tuple(unknown) for operator in ("MatMul", "Gather") if unknown})
 
 
 def _assumed(layer: LayerChoice, name: str) -> Place:
