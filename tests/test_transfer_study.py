@@ -196,7 +196,9 @@ def test_a_network_is_won_by_its_geometric_mean_over_the_budgets():
     rival = [comparing.Row("f", name, bits, UNIFORM, bits, 1.0) for name in "ab" for bits in (2.5, 3.0)]
     own = {("a", 2.5): 1.5, ("a", 3.0): 0.6, ("b", 2.5): 1.9, ("b", 3.0): 0.6}
     rule = [comparing.Row("f", name, bits, CHEAP_RULE, bits, value) for (name, bits), value in own.items()]
-    assert tables.networks_won([*rival, *rule], CHEAP_RULE, UNIFORM) == (1, 2)
+    found = tables.ratio_by_network([*rival, *rule], CHEAP_RULE, UNIFORM)
+    assert (found.won, found.tied, found.count) == (1, 0, 2)
+    assert found.median == pytest.approx((0.9**0.5 + 1.14**0.5) / 2)
 
 
 def test_the_picture_is_the_same_twice():
