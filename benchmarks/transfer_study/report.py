@@ -78,8 +78,8 @@ def goal_lines(rows: Sequence[Row]) -> str:
     uniform, fisher, curves = (ratio_by_network(rows, CHEAP_RULE, each) for each in (UNIFORM, FISHER, KL))
     own = ratio_by_network(rows, CURVES_RULE, UNIFORM)
     lines.append(
-        "- By network, its budgets together in one number, which is another way to read these goals and was not "
-        f"settled before there were results: from cheap signals, better than the best uniform format on "
+        "- By network, its budgets together in one number, which is another way to read these goals and was "
+        "not settled before there were results: from cheap signals, better than the best uniform format on "
         f"{uniform.won} of {uniform.count} networks (from curves on {own.won}), {fisher.median:.2f} of the "
         f"Lagrangian from Fisher in the median and better than it on {fisher.won}, {curves.median:.2f} of "
         "the Lagrangian from KL curves."
