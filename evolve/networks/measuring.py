@@ -32,9 +32,16 @@ def reference_of(network: Network) -> Reference:
             other outputs each time that it runs.
     """
     for layer in network.layers:
-        if not np.isfinite(network.weights(layer.name)).all():
-            words = "weights that are numbers"
-            raise NetworkError("bad weights", file=network.name, field=layer.name, expected=words)
+        finite = np.isfinite(network.weights(layer.name))
+        if not finite.all():
+            raise NetworkError(
+                "bad weights",
+                file=network.name,
+                field=layer.name,
+                expected="weights that are numbers",
+                found=Words(f"{(~finite).sum()} of {finite.size} that are infinite or none"),
+                cure="Load or train it again: no format holds such weights.",
+            )
     batches = range(network.num_batches)
     outputs = [network.outputs(batch) for batch in batches]
     targets = [network.targets(batch) for batch in batches]
@@ -45,7 +52,8 @@ def reference_of(network: Network) -> Reference:
                 file=network.name,
                 place=f"batch {batch}",
                 expected="outputs that are numbers",
-                found="some that are infinite or none",
+                found=Words("some that are infinite or none"),
+                cure="Where scores are masked, return a large negative number instead of minus infinity.",
             )
     _refuse_noise(network, outputs[0], targets[0])
     return Reference(network.task, outputs, targets)
