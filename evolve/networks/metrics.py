@@ -39,6 +39,8 @@ DIVERGENCES = {
 #: the mean above all that a profile can hold (37), and finite, so that means can be taken and written.
 WORST = 1e9
 
+#: Predictions of the unchanged network are kept where all have so many numbers at most.
+_KEPT = 1 << 20
 #: Numbers that are worked on at a time: bounds the memory of a large vocabulary.
 _CHUNK = 1 << 20
 
@@ -93,6 +95,8 @@ class Reference:
         self.outputs = [_as_rows(each, task) for each in outputs]
         self.targets = list(targets)
         self._variance = _variance(self.outputs) if task == "regression" else None
+        self._keeps = sum(each.size for each in self.outputs) <= _KEPT
+        self._predictions: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
         self.unchanged = self.compare(outputs)
 
     def compare(self, outputs: Iterable[OutputArray]) -> Measurement:
@@ -121,29 +125,42 @@ class Reference:
         for start in range(0, len(reference), size):
             chunk = slice(start, start + size)
             labels = None if targets.labels is None else targets.labels[chunk]
-            parts.append(self._rows(reference[chunk], changed[chunk], labels))
+            parts.append(self._rows(batch, chunk, changed[chunk], labels))
         joined = np.concatenate(parts, axis=1)[:, counted]
         return Rows(*joined)
 
+    def _predicted(self, batch: int, chunk: slice) -> tuple[FloatArray, FloatArray]:
+        """Return log probabilities and probabilities of some unchanged rows, (R, V) both."""
+        found = self._predictions.get((batch, chunk.start))
+        if found is None:
+            log = _log_softmax(self.outputs[batch][chunk].astype(np.float64))
+            found = log, np.exp(log)
+            if self._keeps:
+                self._predictions[batch, chunk.start] = found
+        return found
+
     def _rows(
-        self, reference: OutputArray, changed: OutputArray, labels: NDArray[np.int64] | None
+        self, batch: int, chunk: slice, changed: OutputArray, labels: NDArray[np.int64] | None
     ) -> FloatArray:
         """Return divergence, loss, hit and whether it is broken of each row, (4, R)."""
-        old, new = reference.astype(np.float64), changed.astype(np.float64)
+        new = changed.astype(np.float64)
         # Sums of floats of 32 bits stay finite, and tell as much as each of them.
         with np.errstate(invalid="ignore"):
             broken = ~np.isfinite(new.sum(axis=1))
         if broken.any():
             new[broken] = 0
-        result = np.full((4, len(old)), np.nan)
+        result = np.full((4, len(new)), np.nan)
+        old = self.outputs[batch][chunk]
         if self.task in LABELLED:
-            old, new = _log_softmax(old), _log_softmax(new)
-            result[0] = (np.exp(old) * (old - new)).sum(axis=1)
+            log, probabilities = self._predicted(batch, chunk)
+            new = _log_softmax(new)
+            result[0] = (probabilities * (log - new)).sum(axis=1)
             if labels is not None:
                 known = np.flatnonzero(labels >= 0)
                 result[1, known] = -new[known, labels[known]]
                 result[2, known] = new[known].argmax(axis=1) == labels[known]
         elif self.task == "embedding":
+            old = old.astype(np.float64)
             scale = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
             # Of an embedding that is zero there is no direction to keep.
             cosine = (old * new).sum(axis=1) / np.where(scale > 0, scale, 1)
