@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,67 +16,21 @@ pytest.importorskip("sklearn")
 
 import onnx
 import onnxruntime
-from digits_networks import digits, trained_mlp
+from digits_networks import digits
 from onnx import TensorProto, helper, numpy_helper
+from onnx_cases import allocation, digits_network, small_network
 
 from evolve.allocations import Allocation
-from evolve.errors import InputError
 from evolve.exporters import TARGETS, Export, Options
 from evolve.exporters.storage import PLAIN
 from evolve.quantizers import find_quantizer
 
 TARGET = TARGETS["onnxruntime"]
-#: Layer: its initializer, whose layout is (in, out) but for the last, the node, type and shape.
-PLACES = {
-    "fc1": ("fc1.weight", "first", "Linear", (96, 64)),
-    "fc2": ("fc2.weight", "second", "Linear", (64, 96)),
-    "head": ("head.weight", "last", "Classifier", (10, 64)),
-}
 
 
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
-    """The digits' network as two products and a Gemm."""
-    state = {name: value.numpy() for name, value in trained_mlp().state_dict().items()}
-    node = helper.make_node
-    nodes = [
-        node("MatMul", ["images", "fc1.weight"], ["a"], name="first"),
-        node("Add", ["a", "b1"], ["b"], name="bias1"),
-        node("Relu", ["b"], ["c"], name="relu1"),
-        node("MatMul", ["c", "fc2.weight"], ["d"], name="second"),
-        node("Add", ["d", "b2"], ["e"], name="bias2"),
-        node("Relu", ["e"], ["f"], name="relu2"),
-        node("LayerNormalization", ["f", "norm.weight", "norm.bias"], ["g"], name="norm", axis=-1),
-        node("Gemm", ["g", "head.weight", "b3"], ["logits"], name="last", transB=1),
-    ]
-    tensors = {
-        "fc1.weight": state["0.weight"].T,
-        "b1": state["0.bias"],
-        "fc2.weight": state["2.weight"].T,
-        "b2": state["2.bias"],
-        "norm.weight": state["4.weight"],
-        "norm.bias": state["4.bias"],
-        "head.weight": state["5.weight"],
-        "b3": state["5.bias"],
-    }
-    graph = helper.make_graph(
-        nodes,
-        "digits",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 64])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])],
-        [numpy_helper.from_array(np.ascontiguousarray(each), name) for name, each in tensors.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.checker.check_model(model)
-    path = tmp_path / "digits.onnx"
-    onnx.save(model, path)
-    return path
-
-
-def allocation(*formats: str) -> Allocation:
-    rows = zip(PLACES.items(), formats, strict=True)
-    layers = [layer(name, kind, shape, each) for (name, (_, _, kind, shape)), each in rows]
-    return Allocation("digits", (*layers[:2], layer("norm", "LayerNorm", (64,), "FP32"), layers[2]))
+    return digits_network(tmp_path / "digits.onnx")
 
 
 def images() -> np.ndarray:
@@ -207,21 +159,6 @@ def test_convolutions_and_embeddings(tmp_path: Path) -> None:
     assert np.square(other - mine).mean() < 0.1 * noise
 
 
-def small_network(
-    path: Path, nodes: list[Any], tensors: dict[str, np.ndarray], ids: bool = False, width: int = 64
-) -> Path:
-    data = ("ids", TensorProto.INT64, ["N"]) if ids else ("x", TensorProto.FLOAT, ["N", width])
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info(*data)],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(each, name) for name, each in tensors.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
-    return path
-
-
 def test_nodes_without_names_and_copied_weights_are_quantized(network: Path) -> None:
     pytest.importorskip("onnx_ir")
     formats = ("INT8_G32", "INT8", "INT8")
@@ -273,133 +210,3 @@ def test_an_embedding_that_is_the_last_layer_too_is_quantized_in_both(tmp_path: 
     (rounded,) = TARGET.export(Allocation("tied", layers), Options(network=network)).roundings
     assert rounded.written == "FP16"
     assert rounded.why.startswith("Gather (look) and MatMul (last) read this weight")
-
-
-def test_what_onnxruntime_cannot_quantize_is_explained(tmp_path: Path) -> None:
-    branch = helper.make_graph(
-        [helper.make_node("MatMul", ["f", "inner.weight"], ["chosen"])],
-        "b",
-        [],
-        [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)],
-    )
-    nodes = [
-        helper.make_node("Gemm", ["x", "both.weight"], ["a"], name="gemm", transB=1),
-        helper.make_node("MatMul", ["a", "both.weight"], ["b"], name="product"),
-        helper.make_node("Transpose", ["b"], ["c"]),
-        helper.make_node("MatMul", ["left.weight", "c"], ["d"], name="turned"),
-        helper.make_node("Transpose", ["d"], ["e"]),
-        helper.make_node("MatMul", ["e", "inner.weight"], ["f"], name="outside"),
-        helper.make_node("If", ["yes"], ["g"], name="choice", then_branch=branch, else_branch=branch),
-        helper.make_node("Unsqueeze", ["g", "two"], ["h"]),
-        helper.make_node("ConvTranspose", ["h", "up.weight"], ["out"], name="wider"),
-    ]
-    square = np.eye(64, dtype=np.float32)
-    tensors = {f"{name}.weight": square for name in ("both", "left", "inner")}
-    tensors |= {"up.weight": np.ones((64, 64, 2), np.float32), "yes": np.array(True), "two": np.array([2])}
-    network = small_network(tmp_path / "odd.onnx", nodes, tensors)
-    layers = (
-        *(layer(name, "Linear", (64, 64), "INT8") for name in ("both", "left", "inner")),
-        layer("up", "Conv", (64, 64, 2), "INT8"),
-    )
-    export = TARGET.export(Allocation("odd", layers), Options(network=network))
-    said = {each.layer: (each.written, each.why) for each in export.roundings}
-    assert said["both"][0] == "INT8_TENSOR"
-    assert "Gemm (gemm) and MatMul (product) read this weight" in said["both"][1]
-    assert "left factor of MatMul (node turned)" in said["left"][1]
-    assert "a branch or loop inside node choice" in said["inner"][1]
-    assert "the weights of ConvTranspose (node wider)" in said["up"][1]
-    assert {written for written, _ in said.values()} == {"INT8_TENSOR", "FP16"}
-    # One that shares its format is told so too.
-    tied = TARGET.export(Allocation("odd", layers, ((0, 1),)), Options(network=network)).roundings
-    assert tied[0].why.startswith("shares its format with left: it is the left factor")
-    assert tied[0].written == "FP16"
-
-
-def test_nodes_in_branches_are_left_alone(tmp_path: Path) -> None:
-    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
-    branch = helper.make_graph(
-        [helper.make_node("MatMul", ["a", "inside"], ["chosen"])],
-        "b",
-        [],
-        [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(weight, "inside")],
-    )
-    nodes = [
-        helper.make_node("MatMul", ["x", "fc.weight"], ["a"]),
-        helper.make_node("If", ["yes"], ["out"], then_branch=branch, else_branch=branch),
-    ]
-    network = small_network(tmp_path / "branches.onnx", nodes, {"fc.weight": weight, "yes": np.array(True)})
-    given = Allocation("branches", (layer("fc", "Linear", (64, 64), "INT4_ASYM_G32"),))
-    export = TARGET.export(given, Options(network=network))
-    (arguments,) = json.loads(document(export))["matmul_nbits"]
-    assert arguments["nodes_to_exclude"] == ["chosen"]
-
-
-def test_places_are_found_by_name(network: Path) -> None:
-    export = TARGET.export(allocation("INT4_G32", "INT8_G32", "INT4_G32"), Options(network=network))
-    config = json.loads(document(export))
-    assert [each.target_name for each in export.layers] == [
-        "fc1.weight",
-        "fc2.weight",
-        "norm.weight",
-        "head.weight",
-    ]
-    # A Gemm has no groups: the next is a scale a channel.
-    assert export.layers[3].format == "INT4"
-    assert config["static"]["nodes_to_quantize"] == ["last"]
-    override = {"head.weight": [{"quant_type": "QInt4", "symmetric": True, "axis": 0}]}
-    assert config["static"]["extra_options"]["TensorQuantOverrides"] == override
-    assert [each["nodes_to_exclude"] for each in config["matmul_nbits"]] == [["second"], ["first"]]
-
-
-def test_overrides_are_valid(network: Path) -> None:
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.tensor_quant_overrides import TensorQuantOverridesHelper
-
-    export = TARGET.export(allocation("INT8", "INT4_TENSOR", "INT4"), Options(network=network))
-    overrides = json.loads(document(export))["static"]["extra_options"]["TensorQuantOverrides"]
-    for entries in overrides.values():
-        for each in entries:
-            each["quant_type"] = QuantType.from_string(each["quant_type"])
-    initializers = {each.name: each for each in onnx.load(network).graph.initializer}
-    assert {each[0]["quant_type"] for each in overrides.values()} == {QuantType.QInt8, QuantType.QInt4}
-    # Only the first of several is looked at.
-    for name, entries in overrides.items():
-        one = TensorQuantOverridesHelper({name: entries})
-        assert one.is_valid(initializers, set(), QuantType.QInt16) == (True, None)
-
-
-def test_a_layer_that_is_not_in_the_model(network: Path) -> None:
-    given = Allocation("m", (layer("fc9", "Linear", (8, 8), "INT8"),))
-    with pytest.raises(InputError, match=r"no such layer in the model; expected one like fc1, fc2"):
-        TARGET.export(given, Options(network=network))
-    named = TARGET.export(given, Options(network=network, names={"fc9": "fc1.weight"}))
-    assert named.layers[0].target_name == "fc1.weight"
-
-
-def test_a_file_that_is_no_model(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"no model")
-    with pytest.raises(InputError, match=r"--network: cannot be read"):
-        TARGET.export(allocation("INT8", "INT8", "INT8"), Options(network=broken))
-
-
-def test_without_a_model_names_are_taken_as_they_are() -> None:
-    layers = (
-        layer("w1", "Linear", (8, 64), "INT4_G32"),
-        layer("k", "Conv", (8, 4, 3, 3), "INT4_G32"),
-        layer("e", "Embedding", (50, 64), "INT8"),
-    )
-    export = TARGET.export(Allocation("m", layers), Options())
-    assert [each.format for each in export.layers] == ["INT4_G32", "INT4", "FP16"]
-    assert "--network" in export.notes[1]
-
-
-def test_without_a_model_no_node_is_made_up() -> None:
-    layers = (
-        replace(layer("e", "Embedding", (50, 64), "INT4_G32"), aliases=("head",)),
-        replace(layer("up", "Conv", (8, 4, 3, 3), "INT8"), channel_axis=1),
-    )
-    export = TARGET.export(Allocation("m", layers), Options())
-    assert [each.format for each in export.layers] == ["FP16", "FP16"]
-    assert "shared with head" in export.roundings[0].why
