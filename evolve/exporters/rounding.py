@@ -157,9 +157,8 @@ def settle(
     aliases = tuple(
         tuple(options.names.get(name, name) for name in each.aliases) for each in allocation.layers
     )
-    unreachable = inner_modules(name for each in allocation.layers for name in every_name(each))
-    if not fused:
-        unreachable = frozenset()
+    modules = [name for each in allocation.layers for name in every_name(each)]
+    unreachable = inner_modules(modules) if fused else frozenset()
     storages: dict[int, Storage] = {}
     leads: dict[int, int] = {}
     roundings: dict[int, Rounding] = {}
