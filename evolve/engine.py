@@ -186,11 +186,14 @@ def _summarise(
 
 
 def _summaries(store: RunStore) -> list[GenerationSummary]:
-    records = [dict(each) for each in store.records() if each["kind"] == "generation"]
-    try:
-        return [GenerationSummary(**{key: each[key] for key in each if key != "kind"}) for each in records]
-    except TypeError as error:
-        raise RunError(f"damaged generation: {error}", file=store.path / "journal.jsonl") from error
+    found = []
+    for number, record in enumerate(store.records(), 1):
+        if record["kind"] == "generation":
+            try:
+                found.append(GenerationSummary(**{key: record[key] for key in record if key != "kind"}))
+            except TypeError as error:
+                raise store.damaged(number) from error
+    return found
 
 
 def _restore(strategy: Strategy, snapshot: Snapshot, archive: Mapping[str, Scored], store: RunStore) -> None:

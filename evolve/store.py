@@ -29,6 +29,7 @@ from evolve.candidates import Candidate, Evaluation, Offspring, Scored, SplitSco
 from evolve.errors import RunError
 
 RUNS = Path("runs")
+_RESTORE = "Restore the file, or make the run again: equal settings and seeds give an equal journal."
 #: What the folders of benchmarks begin with; no run may, for the report of one would replace the other's.
 BENCH_PREFIX = "bench-"
 
@@ -151,6 +152,7 @@ class RunStore:
                 file=journal,
                 expected=f"{snapshot.journal_bytes} bytes",
                 found=len(data),
+                cure=_RESTORE,
             )
         records = []
         for number, line in enumerate(data.splitlines(), 1):
@@ -158,12 +160,14 @@ class RunStore:
                 record = json.loads(line)
                 record["kind"]
             except (ValueError, TypeError, KeyError) as error:
-                raise self._damaged(number) from error
+                raise self.damaged(number) from error
             records.append(record)
         return records
 
-    def _damaged(self, number: int) -> RunError:
-        return RunError("damaged line", file=self.path / "journal.jsonl", place=f"line {number}")
+    def damaged(self, number: int) -> RunError:
+        """Return the error of a line of the journal that cannot be read."""
+        journal = self.path / "journal.jsonl"
+        return RunError("damaged line", file=journal, place=f"line {number}", cure=_RESTORE)
 
     def scored(self) -> list[Scored]:
         """Return every committed candidate, in order.
@@ -177,7 +181,7 @@ class RunStore:
                 try:
                     found.append(scored_from_json(record))
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
-                    raise self._damaged(number) from error
+                    raise self.damaged(number) from error
         return found
 
     def commit(

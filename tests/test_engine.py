@@ -273,7 +273,7 @@ def test_the_seed_decides(tmp_path):
     assert files(one)["journal.jsonl"] != files(other)["journal.jsonl"]
 
 
-def test_a_damaged_generation_is_an_error_that_names_the_journal(tmp_path):
+def test_a_damaged_generation_is_an_error_that_names_its_line(tmp_path):
     store, _ = run(tmp_path, generations=1, population=2)
     journal = store.path / "journal.jsonl"
     text = journal.read_text()
@@ -284,7 +284,8 @@ def test_a_damaged_generation_is_an_error_that_names_the_journal(tmp_path):
     ):
         with pytest.raises(RunError, match="damaged") as caught:
             read(store)
-        assert caught.value.file == str(journal)
+        last = f"line {len(text.splitlines())}"
+        assert (caught.value.file, caught.value.place) == (str(journal), last)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

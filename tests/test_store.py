@@ -232,6 +232,7 @@ def test_a_damaged_committed_line_is_an_error_that_names_it(run, line, words):
         run.scored()
     assert caught.value.file == str(journal)
     assert caught.value.place == (None if words == "cut short" else "line 2")
+    assert "Restore the file" in str(caught.value)
     assert caught.value.exit_status == 2
 
 

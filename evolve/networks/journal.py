@@ -1,6 +1,7 @@
 """The journal of a profile: one line a measurement, so that a killed one goes on where it was.
 
-The first line says what is measured. A line that a kill cut off is dropped, and measured again.
+The first line says what is measured. A last line that a kill cut off, and so does not end, is dropped and
+measured again. Any other that cannot be read is an error, and stays for whoever reads it to remove.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Journal:
 
     Raises:
         NetworkError: There is a journal and it is not to be resumed, or it is one of something else; or
-            it cannot be written.
+            a line is damaged; or it cannot be written.
     """
 
     def __init__(self, path: Path, heading: Mapping[str, Any], resume: bool) -> None:
@@ -44,14 +45,12 @@ class Journal:
                     cure="Continue it with --resume, or remove the file.",
                 )
             if before:
-                self._check(json.loads(before[0]), heading)
-                self.records = [json.loads(line) for line in before[1:]]
+                first, *self.records = [self._parsed(*each) for each in enumerate(before, 1)]
+                self._check(first, heading)
             self._file = path.open("ab")
             self._file.truncate(sum(len(line) + 1 for line in before))
         except OSError as fault:
             raise NetworkError(f"cannot be written ({fault.strerror})", file=path) from None
-        except ValueError as fault:
-            raise NetworkError(f"damaged ({fault})", file=path, cure="Remove the file.") from None
         self._synced = 0.0
         if not before:
             self._write(heading)
@@ -72,6 +71,18 @@ class Journal:
         if time.monotonic() - self._synced > _SYNC_EVERY:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
+
+    def _parsed(self, number: int, line: bytes) -> Any:
+        try:
+            found = json.loads(line)
+            if number > 1:
+                found["kind"]
+        except (ValueError, TypeError, KeyError) as fault:
+            cure = "Remove this line: what it held is measured again, and nothing else."
+            if number == 1:
+                cure = "It says what the other lines measured: restore it, or remove the file."
+            raise NetworkError("damaged line", file=self.path, place=f"line {number}", cure=cure) from fault
+        return found
 
     def _check(self, found: Any, heading: Mapping[str, Any]) -> None:
         found = found if isinstance(found, dict) else {}

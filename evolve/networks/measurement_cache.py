@@ -1,6 +1,6 @@
 """Keeps what was measured by its content, so that nothing is measured twice and a killed search goes on.
 
-One file of JSON lines. A line that a kill cut off is passed over, and measured again.
+One file of JSON lines. A line that a kill cut off, or that is damaged, is passed over, and measured again.
 """
 
 from __future__ import annotations
@@ -83,16 +83,19 @@ class MeasurementCache:
         except OSError as fault:
             raise NetworkError(f"cannot be read ({fault.strerror})", file=path) from None
         self._torn = bool(data) and not data.endswith(b"\n")
-        for number, line in enumerate(data.split(b"\n"), 1):
+        is_cache = not data.count(b"\n")
+        for line in data.split(b"\n"):
             record = _record(line)
-            fields = record.keys() if record is not None else ()
-            if record is not None and fields == _FIELDS:
+            if record is None:
+                continue
+            is_cache |= record.keys() in (_FIELDS, _OUTDATED)
+            if record.keys() == _FIELDS:
                 key = record.pop("key")
                 self._known[key] = Measurement(**record)
-            elif number == 1 and data.count(b"\n") and fields != _OUTDATED:
-                words = "measurements as check-network keeps them"
-                cure = "Name another file: --cache FILE."
-                raise NetworkError("no cache", file=path, expected=words, cure=cure)
+        if not is_cache:
+            words = "measurements as check-network keeps them"
+            cure = "Name another file: --cache FILE."
+            raise NetworkError("no cache", file=path, expected=words, cure=cure)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -157,6 +157,17 @@ def test_the_cache_knows_weights_data_and_formats_apart(network, tmp_path):
     assert len(set(keys)) == len(keys) == 4
 
 
+def test_a_cache_whose_first_line_was_cut_off_goes_on(network, tmp_path):
+    path = tmp_path / "cache.jsonl"
+    path.write_bytes(b'{"key": "0123')
+    formats = {layer.name: "INT4" for layer in network.layers}
+    for counts in ((1, 0), (0, 1)):
+        measurer = JointMeasurer(network, MeasurementCache(path))
+        measurer.measure(formats)
+        assert (measurer.measured, measurer.found) == counts
+    assert path.read_bytes().startswith(b'{"key": "0123\n{"key"')
+
+
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("my notes\nof today\n")
     with pytest.raises(NetworkError, match="--cache FILE"):

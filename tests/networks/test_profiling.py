@@ -136,6 +136,37 @@ def test_a_resumed_profile_equals_an_uninterrupted_one(profile, tmp_path):
         assert journal.read_bytes() == b"".join(lines)
 
 
+@pytest.mark.parametrize(
+    "damaged", [b'{"kind": "ce', b"\x00\x00", b"\xff\xfe", b"", b"[1]", b'{"no": "kind"}']
+)
+@pytest.mark.parametrize("number", [2, 9, 17])
+def test_a_damaged_line_of_a_journal_costs_that_line_only(profile, tmp_path, number, damaged):
+    journal = tmp_path / "journal"
+    make_profile(journal=journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[number - 1] = damaged + b"\n"
+    journal.write_bytes(b"".join(lines) + b'{"kind": "ce')
+    before = journal.read_bytes()
+    with pytest.raises(NetworkError, match="Remove this line") as caught:
+        make_profile(journal=journal, resume=True)
+    assert (caught.value.file, caught.value.place) == (str(journal), f"line {number}")
+    assert journal.read_bytes() == before
+    del lines[number - 1]
+    journal.write_bytes(b"".join(lines))
+    assert profile_to_json(make_profile(journal=journal, resume=True)) == profile_to_json(profile)
+    after = journal.read_bytes().splitlines(keepends=True)
+    assert after[:-1] == lines  # one line is new
+
+
+def test_a_journal_without_its_heading_says_what_is_lost(tmp_path):
+    journal = tmp_path / "journal"
+    make_profile(journal=journal)
+    journal.write_bytes(b"}" + journal.read_bytes())
+    with pytest.raises(NetworkError, match="what the other lines measured: restore it") as caught:
+        make_profile(journal=journal, resume=True)
+    assert caught.value.place == "line 1"
+
+
 def test_a_journal_of_something_else_is_refused(tmp_path):
     journal = tmp_path / "journal"
     make_profile(journal=journal)
