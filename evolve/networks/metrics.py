@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evolve.errors import NetworkError
+from evolve.fields import Words
 from evolve.networks.network import OutputArray, Targets
 
 FloatArray = NDArray[np.float64]
@@ -217,6 +219,32 @@ class Reference:
             len(outputs) if targets.counted is None else int(targets.counted.sum())
             for outputs, targets in zip(self.outputs, self.targets, strict=True)
         )
+
+
+def check_scores(shape: Sequence[int], flat: bool, name: object) -> None:
+    """Refuse outputs with one score a sample: among classes, it would make every prediction the same.
+
+    Args:
+        shape: The shape of the outputs.
+        flat: Whether they lack an axis of classes.
+        name: The network, for the error.
+
+    Raises:
+        NetworkError: They have one score a sample.
+    """
+    if not flat and shape[-1] != 1:
+        return
+    join = "stack" if flat else "cat"
+    raise NetworkError(
+        "one output for all classes",
+        file=name,
+        field="outputs",
+        expected="a score of each class along the last axis",
+        found=Words(f"shape {tuple(shape)}"),
+        cure="Of a classifier of two classes with one logit x, before any sigmoid, let the model return "
+        f"torch.{join}([torch.zeros_like(x), x], -1), which predicts the same; "
+        "or give --task regression, which compares x itself.",
+    )
 
 
 def _as_rows(outputs: OutputArray, task: str) -> OutputArray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evolve.errors import NetworkError
 from evolve.fields import Words
-from evolve.networks.metrics import LABELLED, TASKS
+from evolve.networks.metrics import LABELLED, TASKS, check_scores
 from evolve.networks.network import OutputArray, Targets
 
 #: What the array of right answers may be called.
@@ -93,7 +93,7 @@ def choose_task(
         path: The model, for errors.
 
     Raises:
-        NetworkError: There is no such task, or the labels do not fit it.
+        NetworkError: There is no such task, or the labels or the output do not fit it.
     """
     if task is not None and task not in TASKS:
         raise NetworkError(
@@ -106,8 +106,10 @@ def choose_task(
         if not np.issubdtype(labels.dtype, np.integer):
             return "regression"
         task = "language" if output.ndim == 3 else "classification"
-    if labels is not None and task in LABELLED:
-        _check_classes(output, labels, path)
+    if task in LABELLED:
+        check_scores(output.shape, output.ndim < 2, path)
+        if labels is not None:
+            _check_classes(output, labels, path)
     return task
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from evolve.errors import NetworkError
 from evolve.fields import Words
-from evolve.networks.metrics import LABELLED, TASKS
+from evolve.networks.metrics import LABELLED, TASKS, check_scores
 from evolve.networks.network import Targets
 
 _FORMS = "tensors, pairs of inputs and targets, or dictionaries of keyword arguments"
@@ -159,7 +159,7 @@ def make_targets(batch: Batch, output: torch.Tensor, task: str, name: str) -> Ta
         name: The network, for errors.
 
     Raises:
-        NetworkError: The labels do not fit the output.
+        NetworkError: The labels do not fit the output, or it has no score of each class.
     """
     rows = output.shape[:-1]
     mask = batch.keywords.get("attention_mask")
@@ -175,6 +175,10 @@ def make_targets(batch: Batch, output: torch.Tensor, task: str, name: str) -> Ta
             assert labels is not None
             raise _misfit(labels, tuple(output.shape), name)
         return Targets(None if labels is None else labels.cpu().numpy().astype(np.float64), None)
+    if task in LABELLED:
+        # One sample without an axis of samples has an axis of classes, and one label.
+        flat = labels is not None and output.ndim == 1 and labels.numel() == len(output)
+        check_scores(output.shape, flat, name)
     if task == "language" and ids is not None and (labels is None or _repeats(labels, ids)):
         labels = ids if labels is None else labels
         if counted is not None:

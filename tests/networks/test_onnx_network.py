@@ -359,6 +359,20 @@ def test_a_label_beyond_the_classes_is_named(mlp):
     assert OnnxNetwork(path, {"x": data["x"], "labels": labels}).task == "classification"
 
 
+@pytest.mark.parametrize("squeezed", [False, True])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_one_logit_of_two_classes_is_refused_with_a_cure(squeezed, labelled, tmp_path):
+    torch.manual_seed(0)
+    inputs = torch.randn(6, 8)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1), *[nn.Flatten(0)] * squeezed)
+    path = export(model, inputs, tmp_path / "model.onnx")
+    data = {"x": inputs.numpy()} | ({"labels": np.array([0, 1, 1, 0, 1, 0])} if labelled else {})
+    cure = r"torch\.stack\(" if squeezed else r"torch\.cat\("
+    with pytest.raises(NetworkError, match=f"one output for all classes.*{cure}.*--task regression"):
+        OnnxNetwork(path, data, task=None if labelled else "classification")
+    assert OnnxNetwork(path, data, task="regression").task == "regression"
+
+
 def test_bad_models_are_explained(tmp_path, mlp):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(NetworkError, match="cannot be read"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -228,6 +229,43 @@ def test_bad_networks_are_explained(model, data, said):
     with pytest.raises(NetworkError) as caught:
         TorchNetwork(model, data)
     assert all(words in str(caught.value) for words in said), caught.value
+
+
+class OneLogit(nn.Sequential):
+    """A classifier of two classes, as it is trained with binary cross entropy."""
+
+    def __init__(self, squeezed: bool, cure: str = "x") -> None:
+        super().__init__(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+        self.squeezed, self.cure = squeezed, cure
+
+    def forward(self, x):
+        x = super().forward(x)
+        return eval(self.cure, {"torch": torch, "x": x[:, 0] if self.squeezed else x})
+
+
+@pytest.mark.parametrize("labels", [(5,), (5, 1)])
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_one_logit_of_two_classes_is_refused_with_a_cure_that_works(squeezed, labels):
+    torch.manual_seed(0)
+    inputs, right = torch.randn(5, 8), torch.tensor([0, 1, 1, 0, 1])
+    model = OneLogit(squeezed)
+    for declared in (None, "classification"):
+        with pytest.raises(NetworkError, match=r"one output for all classes.*--task regression") as caught:
+            TorchNetwork(model, [(inputs, right.reshape(labels))], task=declared)
+    assert TorchNetwork(model, [(inputs, right.reshape(labels))], task="regression").task == "regression"
+    two = OneLogit(squeezed, re.findall(r"torch.*?-1\)", str(caught.value))[0])
+    two.load_state_dict(model.state_dict())
+    measured = reference_of(TorchNetwork(two, [(inputs, right)])).unchanged
+    logits = model(inputs).reshape(-1)
+    assert measured.accuracy == ((logits > 0) == right).float().mean()
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, right.float())
+    assert measured.loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_one_sample_may_lack_an_axis_of_samples():
+    network = TorchNetwork(nn.Linear(8, 4), [(torch.ones(8), torch.tensor(3))])
+    assert network.task == "classification"
+    assert reference_of(network).num_rows == 1
 
 
 @dataclass
