@@ -291,7 +291,8 @@ def _print(found: dict[str, Any]) -> None:
         change = found["change_by_search"]
         ends = f"{change['low']:+.3g} to {change['high']:+.3g}"
         click.echo(f"the search changes the held-out divergence by {change['estimate']:+.3g} ({ends})")
-    click.echo(f"handed out: {found['handed_out']}")
+    broken = ", which breaks the network" if found["handed_out_broken"] else ""
+    click.echo(f"handed out: {found['handed_out']}{broken}")
     click.echo(f"network run for {found['runs']} allocations, {found['cached']} known from before")
 
 

@@ -18,7 +18,7 @@ from evolve.joint import additive_range
 from evolve.networks.applying import formats_for, make_allocation
 from evolve.networks.checking import Check, Checked, broken_words, check_allocations, measured_words
 from evolve.networks.choosing import choices_of
-from evolve.networks.joint_measuring import JointMeasurer
+from evolve.networks.joint_measuring import FEWEST_SAMPLES, JointMeasurer
 from evolve.networks.joint_search import Progress, Refinement, refine
 from evolve.networks.measurement_cache import MeasurementCache
 from evolve.networks.network import Network, left_out_words
@@ -46,6 +46,8 @@ class Verdict:
         runs: Allocations that the network was run for.
         cached: Allocations whose measurement was in the cache.
         held_out: Whether there were held-out data; else the calibration data judged.
+        broken: Whether what is handed out is no nearer to the unchanged outputs than one answer to every
+            input, and so no uniform format of its size is.
     """
 
     check: Check
@@ -56,6 +58,7 @@ class Verdict:
     runs: int
     cached: int
     held_out: bool = True
+    broken: bool = False
 
     @property
     def handed_out(self) -> Checked:
@@ -93,6 +96,7 @@ class Verdict:
                 "looked_at": [list(each) for each in search.looked_at],
             },
             "handed_out": self.handed_out.label,
+            "handed_out_broken": self.broken,
             "runs": self.runs,
             "cached": self.cached,
             "notes": list(self.notes),
@@ -156,15 +160,17 @@ def judge(
     if searcher is not None and networks.held_out is not None:
         shown = [*check.allocations, *([check.uniform] if check.uniform else [])]
         calibrated = {each.label: searcher.measure(each.formats).divergence for each in shown}
+    broken = _note_on_broken(measurer, check, range_end)
     return Verdict(
         check,
         calibrated,
         refinement,
         _handed_out(network, allocation, profile, check),
-        (*notes, *_notes_on_check(check)),
+        (*notes, *_notes_on_check(check), *([broken] if broken else [])),
         measurer.measured + (searcher.measured if searcher else 0),
         measurer.found + (searcher.found if searcher else 0),
         networks.held_out is not None,
+        broken is not None,
     )
 
 
@@ -277,3 +283,24 @@ def _notes_on_check(check: Check) -> list[str]:
     if check.handed_out is check.uniform:
         notes.append(f"{check.uniform.label} is handed out")
     return notes
+
+
+def _note_on_broken(measurer: JointMeasurer, check: Check, range_end: float) -> str | None:
+    """Return what to do where even what is handed out breaks the network; None where it does not.
+
+    It does where its outputs are as far from the unchanged ones as the same answer to every input is.
+    """
+    chosen = check.handed_out
+    found = chosen.divergence.estimate
+    # Few samples do not tell, and a small change breaks nothing, though the outputs may hardly differ.
+    if found <= range_end or chosen.rows < FEWEST_SAMPLES:
+        return None
+    same = measurer.reference.divergence_of_one_answer()
+    if found < same:
+        return None
+    name = chosen.label if chosen is check.uniform else f"the {chosen.label}"
+    others = "" if check.uniform is None else ", and no uniform format of its size is better"
+    return (
+        f"the network is broken at this size: {name} has a divergence of {found:.3g}, where the same output "
+        f"for every input would have {same:.3g}{others}: allocate more bits"
+    )

@@ -181,6 +181,25 @@ class Reference:
         result[3] = broken
         return result
 
+    def divergence_of_one_answer(self) -> float:
+        """Return the divergence of outputs that are the same in every row: the least that any such have."""
+        joined = np.zeros(self.outputs[0].shape[1])
+        for outputs, targets in zip(self.outputs, self.targets, strict=True):
+            counted = np.ones(len(outputs), bool) if targets.counted is None else targets.counted
+            size = max(1, _CHUNK // max(1, outputs.shape[1]))
+            for start in range(0, len(outputs), size):
+                rows = outputs[start : start + size][counted[start : start + size]].astype(np.float64)
+                if self.task in LABELLED:
+                    rows = np.exp(_log_softmax(rows))
+                elif self.task == "embedding":
+                    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+                joined += rows.sum(axis=0)
+        mean = joined / max(1, self.num_rows)
+        # Least probabilities have a logarithm too; softmax makes shares of them again.
+        answer = np.log(np.maximum(mean, 1e-300)) if self.task in LABELLED else mean
+        same = [np.broadcast_to(answer.astype(np.float32), each.shape) for each in self.outputs]
+        return self.compare(same).divergence
+
     def curvature_sample(self, batch: int, outputs: OutputArray, rng: np.random.Generator) -> OutputArray:
         """Return a random direction of the outputs whose covariance is the divergence's curvature.
 

@@ -160,6 +160,33 @@ def test_what_breaks_outputs_is_not_handed_out_where_a_uniform_format_does_not(t
     assert (alone.uniform, alone.handed_out.label) == (None, "whole")
 
 
+def test_where_every_format_breaks_outputs_the_verdict_says_so():
+    network = networks().held_out
+    narrow = profile_network(networks().calibration, ("INT4", "INT5"), hessian_probes=0)
+    verdict = judge(networks(), make_allocation(network, uniform(network, "INT4"), ""), narrow)
+    assert verdict.broken
+    assert verdict.to_json()["handed_out_broken"]
+    assert "no uniform format of its size is better: allocate more bits" in verdict.notes[-1]
+    whole = judge(networks(), make_allocation(network, uniform(network, "INT8"), ""), profile())
+    assert not whole.broken
+    assert not any("more bits" in each for each in whole.notes)
+
+
+@pytest.mark.parametrize("task", ["classification", "language", "embedding", "regression"])
+def test_no_answer_that_is_the_same_for_every_input_is_nearer(task):
+    rng = np.random.default_rng(0)
+    outputs = [rng.standard_normal((rows, 5)).astype(np.float32) + 1 for rows in (30, 7)]
+    counted = np.arange(30) % 3 > 0 if task != "regression" else None
+    reference = Reference(task, outputs, [Targets(None, counted), Targets()])
+    least = reference.divergence_of_one_answer()
+    assert least > 0.1
+    for _ in range(50):
+        same = rng.standard_normal(5).astype(np.float32) + 1
+        found = reference.compare([np.broadcast_to(same, each.shape) for each in outputs]).divergence
+        assert found > least
+    assert task != "regression" or least == pytest.approx(5 / 2)
+
+
 def test_a_search_leaves_what_is_broken():
     network, made = networks().calibration, profile()
     start = np.array([0, 2], np.uint8)  # INT4, FP16

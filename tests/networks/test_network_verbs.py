@@ -22,6 +22,7 @@ from evolve.profile_files import save_profile
 
 MODULE = """
 import sys
+from copy import deepcopy
 sys.path.insert(0, {folder!r})
 from small_networks import trained_mlp
 
@@ -35,6 +36,11 @@ def bare():
 def three():
     model, (calibration, held_out) = trained_mlp()
     return model, [calibration], [held_out]
+
+def coarse():
+    model, calibration, held_out = deepcopy(three())
+    model[0].weight.data[:, 0] = 100  # of a pixel that is never set: all other weights become 0 in INT4
+    return model, calibration, held_out
 """
 FORMATS = ("INT2_G32", "INT4_G32", "INT8", "FP16", "FP32")
 
@@ -135,6 +141,24 @@ def test_a_bad_allocation_is_replaced_with_exit_status_3(shell):
         assert status == 0
         assert "handed out: refined" in out
         assert "search 1: " in out
+
+
+def test_a_network_that_breaks_in_every_format_compared_is_told(shell):
+    network = TorchNetwork(*trained_mlp())
+    save_allocation(make_allocation(network, uniform(network, "INT4"), "coarse"), "coarse.json")
+    status, out, err = shell("profile", "mine:coarse", "--formats", "INT4,INT8", "--output", "narrow.json")
+    assert status == 0, err
+    words = ("coarse.json", "--model", "mine:coarse", "--profile", "narrow.json")
+    status, out, err = shell("check-network", *words)
+    assert status == 0
+    assert "note: the network is broken at this size: the allocation has a divergence of" in err
+    assert "allocate more bits" in err
+    assert "handed out: allocation, which breaks the network\n" in out
+    assert shell.check(*words)["handed_out_broken"] is True
+    status, out, err = shell("check-network", "good.json", *MODEL)
+    assert (status, "broken" in err) == (0, False)
+    assert "handed out: allocation\n" in out
+    assert shell.check("good.json", *MODEL)["handed_out_broken"] is False
 
 
 @pytest.mark.parametrize("rule", ["champion.py", "champion.json", "uniform_fp16", "gradient_weighted"])
