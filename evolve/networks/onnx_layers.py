@@ -15,6 +15,8 @@ from evolve.networks.network import product_kind
 from evolve.networks.onnx_constants import inner_graphs, transpose_order
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
+#: What ONNX calls the inputs of those that are weights: of the input, and of the state before.
+_RECURRENT_WEIGHTS = {1: "W", 2: "R"}
 #: The inputs of those that are biases, those of peepholes included.
 _RECURRENT_BIASES = (3, 7)
 #: Where operators have their weights: the input, and the layer type; None for a matrix product.
@@ -24,7 +26,7 @@ _WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
     "Gemm": ((1, None), (0, None)),
     "MatMul": ((1, None), (0, None)),
     "Gather": ((0, "Embedding"),),
-    **dict.fromkeys(_RECURRENT, ((1, "Linear"), (2, "Linear"))),
+    **dict.fromkeys(_RECURRENT, tuple((place, "Linear") for place in _RECURRENT_WEIGHTS)),
     "BatchNormalization": ((1, "LayerNorm"),),
     "LayerNormalization": ((1, "LayerNorm"),),
     "InstanceNormalization": ((1, "LayerNorm"),),
@@ -55,7 +57,7 @@ class OnnxLayer:
     """A weight layer and its initializer.
 
     Attributes:
-        name: The initializer's name without ``.weight``, or the node's where that one is made up.
+        name: The initializer's name without ``.weight``, or one by the node's where that one is made up.
         kind: A layer type; the classifier is still a ``Linear``.
         initializer: The initializer's name.
         axes: The initializer's axes in the order that puts output channels first.
@@ -98,7 +100,7 @@ def find_onnx_layers(graph: onnx.GraphProto, others: Mapping[str, Sequence[str]]
                 continue
             if kind == "Embedding" and (rank < 2 or _attribute(node, "axis", 0) != 0):
                 continue
-            name = _layer_name(key, others.get(key, ()), node, taken)
+            name = _layer_name(key, others.get(key, ()), node, place, taken)
             taken.add(name)
             axes = tuple(view.axes[axis] for axis in channel_order(node, place, rank))
             layers[key] = OnnxLayer(name, kind or product_kind(key, node.name), key, axes)
@@ -160,14 +162,21 @@ def find_views(graph: onnx.GraphProto) -> dict[str, View]:
     return views
 
 
-def _layer_name(key: str, others: Sequence[str], node: onnx.NodeProto, taken: set[str]) -> str:
-    """Return the first name that is no made-up one and not taken yet: the tensor's, or the module's."""
+def _layer_name(key: str, others: Sequence[str], node: onnx.NodeProto, place: int, taken: set[str]) -> str:
+    """Return the first name that is no made-up one and not taken yet: the tensor's, or the module's.
+
+    A recurrent node has two weights, and its module may have several such nodes: there it is the node's name,
+    and what ONNX calls the weight, as in ``encoder.rnn.LSTM_1.R``.
+    """
     parts = node.name.strip("/").split("/")
-    if parts[-1].startswith(node.op_type):
-        parts = parts[:-1]
     names = [each.removesuffix(".weight") for each in (key, *others) if not _MADE_UP.search(each)]
-    names += [".".join(parts), node.name, key]
-    return next(name for name in names if name.strip() and (name not in taken or name == key))
+    if node.op_type in _RECURRENT:
+        parts = parts if node.name else next(filter(None, node.output)).strip("/").split("/")
+        names.append(".".join([*parts, _RECURRENT_WEIGHTS[place]]))
+    else:
+        parts = parts[:-1] if parts[-1].startswith(node.op_type) else parts
+        names += [".".join(parts), node.name]
+    return next(name for name in (*names, key) if name.strip() and (name not in taken or name == key))
 
 
 def channel_order(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ...]:

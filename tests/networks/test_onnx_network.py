@@ -15,8 +15,10 @@ from small_networks import LanguageModel, Recurrent, residual_network, trained_m
 from torch import nn
 
 from evolve.errors import NetworkError
+from evolve.exporters.export import Options
+from evolve.exporters.onnx_lookup import find_places, prepared
 from evolve.networks import OnnxNetwork, TorchNetwork, find_ties, profile_network
-from evolve.networks.applying import uniform
+from evolve.networks.applying import make_allocation, uniform
 from evolve.networks.checking import check_allocations
 from evolve.networks.joint_measuring import JointMeasurer
 from evolve.networks.replay import Replay
@@ -304,6 +306,47 @@ def test_recurrent_biases_are_no_weights(kind, tmp_path):
     inputs = torch.randn(4, 6, 8)
     path = export(Recurrent(getattr(nn, kind)), inputs, tmp_path / "model.onnx")
     assert OnnxNetwork(path, {"x": inputs.numpy()}, threads=1).left_out == {}
+
+
+class Stacked(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.first = kind(8, 6, num_layers=2, bidirectional=True, batch_first=True)
+        self.second, self.head = kind(12, 6, batch_first=True), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x)[0])[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("named", [True, False])
+def test_recurrent_weights_are_named_by_node_and_input(kind, named, tmp_path):
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 6, 8)
+    model = nn.Sequential(Stacked(getattr(nn, kind)))
+    path = export(model, inputs, tmp_path / "model.onnx")
+    nodes = [f"0.first.{kind}", f"0.first.{kind}_1", f"0.second.{kind}"]
+    if not named:
+        model = onnx.load(path)
+        for node in model.graph.node:
+            node.name = ""
+        onnx.save(model, path)
+        nodes = [f"{each}_output_0" for each in nodes]
+    network = OnnxNetwork(path, {"x": inputs.numpy()}, threads=1)
+    names = [layer.name for layer in network.layers]
+    assert names == [f"{node}.{weight}" for node in nodes for weight in "WR"] + ["0.head"]
+    # Directions, gates and the inputs of the second layer, which are both directions of the first.
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    assert network.layers[2].shape == (gates * 6, 2, 12)
+    assert network.layers[3].shape == (gates * 6, 2, 6)
+    given = make_allocation(network, uniform(network, "INT8"), "")
+    for file in (path, str(tmp_path / "prepared.onnx")):
+        if file != path:
+            onnx.save(prepared(path), file)
+        places = find_places(given, Options(), file).layers
+        assert [each.initializer for each in places] == [layer.parameter for layer in network.layers]
+        assert all(f"does not quantize the weights of {kind}" in each.obstacle for each in places[:-1])
+        assert places[-1].obstacle == ""
 
 
 @pytest.mark.parametrize(
