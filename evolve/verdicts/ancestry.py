@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from evolve.ancestry import refinements_folded
-from evolve.candidates import Candidate
+from evolve.candidates import Candidate, Scored
 from evolve.engine import Outcome
 from evolve.templates import Template
 from evolve.verdicts.models import FloatArray, Shares, Split, shares
 from evolve.verdicts.parts import Variant, variants
 from evolve.verdicts.undoing import without_step
-from evolve.verdicts.wording import counted, points
+from evolve.verdicts.wording import counted, listed, points
 
 #: Steps and parts that are shown; of more, the last steps and the first parts.
 _MOST = 40
@@ -32,7 +32,8 @@ class StepEffect:
         number: Its place in the lineage, from 1.
         operator: What made it.
         change: What the operator changed, in words.
-        gains: Mean share above that of its better parent, per split; None where one of them fails.
+        gains: Mean share above that of its better parent, per split; None where one of them fails. Empty for
+            a newcomer, which has no parent.
         losses: What the champion loses with this step alone undone, per split; None where that rule
             fails. Empty where it cannot be undone alone.
     """
@@ -123,7 +124,9 @@ def _step_effects(
     made = [(number, each) for number, each in enumerate(chain, 1) if each.offspring.parents]
     shown = made[-_MOST:]
     undone = [
-        without_step(rule, each.candidate, known[each.offspring.parents[0]], templates[rule.template])
+        None
+        if _is_newcomer(each)
+        else without_step(rule, each.candidate, known[each.offspring.parents[0]], templates[rule.template])
         for _, each in shown
     ]
     measured = iter(_means([each for each in undone if each is not None], templates, splits))
@@ -132,9 +135,14 @@ def _step_effects(
         parents = np.array([means[name] for name in each.offspring.parents])
         before = np.where(np.isnan(parents).all(axis=0), np.nan, np.fmax.reduce(parents))
         losses = () if candidate is None else _numbers(own - next(measured))
-        gains = _numbers(means[each.candidate.id] - before)
+        gains = () if _is_newcomer(each) else _numbers(means[each.candidate.id] - before)
         effects.append(StepEffect(number, each.offspring.operator, each.offspring.change, gains, losses))
     return tuple(effects), len(made) - len(shown)
+
+
+def _is_newcomer(step: Scored) -> bool:
+    """Whether it was drawn at random: the seed that stands as its parent lent it nothing."""
+    return step.offspring.operator == "newcomer"
 
 
 def _part_effect(variant: Variant, losses: FloatArray) -> PartEffect:
@@ -160,14 +168,19 @@ def _verdict(steps: Sequence[StepEffect], parts: Sequence[PartEffect], split: st
 def _steps_verdict(steps: Sequence[StepEffect], split: str) -> str:
     if not steps:
         return "The rule is a seed heuristic: no step of the search carried it."
-    gains = [(each.gains[-1] or 0.0, each) for each in steps]
+    gains = [(each.gains[-1] or 0.0, each) for each in steps if each.gains]
+    drawn = [str(each.number) for each in steps if not each.gains]
+    noun = "steps" if len(drawn) > 1 else "step"
+    anew = f" It goes back to what was drawn at random in {noun} {listed(drawn)}." if drawn else ""
+    if not gains:
+        return "The rule was drawn at random: no other step of the search carried it."
     most, step = max(gains, key=lambda pair: pair[0])
     if most < _NOTHING:
-        return f"None of {counted(len(steps), 'step')} of its ancestry gained anything on {split}."
+        return f"None of {counted(len(gains), 'step')} of its ancestry gained anything on {split}.{anew}"
     gaining = sum(gain > _NOTHING for gain, _ in gains)
     return (
-        f"Of {counted(len(steps), 'step')} of its ancestry {gaining} gained on {split}, "
-        f"the most step {step.number} ({step.operator}: {step.change}), {points(most)}."
+        f"Of {counted(len(gains), 'step')} of its ancestry {gaining} gained on {split}, "
+        f"the most step {step.number} ({step.operator}: {step.change}), {points(most)}.{anew}"
     )
 
 

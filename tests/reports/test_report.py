@@ -314,6 +314,17 @@ def test_a_rule_known_by_another_name_is_named(tmp_path):
     assert "nothing better than the seed heuristic `mine`" in run.text()
 
 
+def test_a_newcomer_is_told_as_drawn_at_random_and_has_no_gain(tmp_path):
+    run = make_run(tmp_path, strategy="random", start_from="uniform_int8")
+    assert run.outcome.champion.offspring.operator == "newcomer"
+    told = run.text().split("### What carried it?")[1].split("###")[0]
+    assert "The rule was drawn at random" in told
+    assert "A newcomer is drawn at random and has no parent" in told
+    header, row = tables(told)[0]
+    assert row[1].startswith("newcomer: a random ")
+    assert (row[0], row[2:], len(row)) == ("2", ["–"] * 6, len(header))
+
+
 def test_a_stopped_run_says_so(run):
     stopped = replace(run.outcome, generations=run.outcome.generations[:2], finished=False)
     text = report_texts(collect(run.store, run.setup, stopped), False)["report.md"]

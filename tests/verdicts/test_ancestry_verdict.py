@@ -86,6 +86,26 @@ def test_steps_are_measured_against_their_parents_and_undone_alone() -> None:
     assert step.gains[0] > 0
 
 
+def test_a_newcomer_is_an_origin_and_not_compared_with_what_stands_as_its_parent() -> None:
+    seed, drawn = ladder(otherwise="INT8"), ladder(NORMS, otherwise="INT8")
+    chain = [
+        Scored(Offspring(seed, "seed", (), "start"), Evaluation("ok")),
+        Scored(Offspring(drawn, "newcomer", (seed.id,), "a random ladder"), Evaluation("ok")),
+    ]
+    alone = _judge(chain)
+    (step,) = alone.steps
+    assert (step.number, step.gains, step.losses) == (2, (), ())
+    assert alone.verdict.startswith("The rule was drawn at random")
+    bred = Offspring(THRESHOLD, "structure", (drawn.id,), "clause changed")
+    found = _judge([*chain, Scored(bred, Evaluation("ok"))])
+    first, last = found.steps
+    assert (first.gains, first.losses) == ((), ())
+    assert last.gains[0] > 0
+    assert last.losses == pytest.approx(last.gains)
+    assert found.verdict.startswith("Of 1 step of its ancestry 1 gained on test, the most step 3")
+    assert "It goes back to what was drawn at random in step 2." in found.verdict
+
+
 def _judge(chain):
     splits = splits_of(small_suite(), "curves")
     outcome = Outcome(chain[-1], tuple(chain), (), True)
