@@ -65,18 +65,15 @@ def test_llm_compressor_reads_and_applies_it() -> None:
     pytest.importorskip("llmcompressor", exc_type=ImportError)
     pytest.importorskip("sklearn")
     from digits_networks import loss, mlp_allocation, our_loss, trained_mlp
-    from llmcompressor.core import create_session
+    from llm_compressor import quantized
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.recipe import Recipe
 
     export = TARGET.export(mlp_allocation("INT8_ASYM", "INT4_ASYM_G32", "INT8_ASYM_MSE"), Options())
     found = Recipe.create_instance(document(export)).modifiers
     assert [type(each) for each in found] == [QuantizationModifier]
-    model = trained_mlp()
-    with create_session() as session:
-        session.initialize(model=model, recipe=document(export), start=-1)
-        session.lifecycle.event_type = None
-        found = session.lifecycle.recipe.modifiers[0]
-        found.on_start(session.state, None)
-        found.on_end(session.state, None)
-    assert loss(model) == pytest.approx(our_loss(trained_mlp(), export), abs=0.02 * loss(trained_mlp()))
+    before, ours = loss(trained_mlp()), our_loss(trained_mlp(), export)
+    theirs = loss(quantized(trained_mlp(), document(export)))
+    # What the formats do can be seen, and is the same but for the bits of scales.
+    assert abs(ours - before) > 2e-4
+    assert theirs == pytest.approx(ours, abs=0.5 * abs(ours - before))
