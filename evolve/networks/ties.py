@@ -36,13 +36,18 @@ _ADDITIONS = ("aten.add.", "aten.add_.", "Add")
 
 
 def find_ties(network: Network) -> tuple[tuple[str, ...], ...]:
-    """Return groups of layers, by name and in order, that have to share a format."""
+    """Return groups of layers, by name and in order, that have to share a format.
+
+    Where only a full forward pass is sure to be right, what reads what is not known: those that engines
+    fuse are then told by their names alone, and nothing is known of additions.
+    """
+    names = [layer.name for layer in network.layers]
     program = network.program(0)
     if program is None:
-        return ()
+        return _united(_fused(dict.fromkeys(names)), names)
     trail = _Trail(program, [(layer.name, layer.kind) for layer in network.layers])
-    groups = [*_fused(trail), *_added(trail)]
-    return _united(groups, [layer.name for layer in network.layers])
+    readers = {name: trail.origin(each.inputs[0]) for name, each in trail.consumers.items()}
+    return _united([*_fused(readers), *_added(trail)], names)
 
 
 def check_ties(network: Network, groups: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
@@ -108,15 +113,16 @@ class _Trail:
         return len(names) == 1 and any(each in names[0] for each in operators)
 
 
-def _fused(trail: _Trail) -> list[list[str]]:
+def _fused(readers: Mapping[str, Value]) -> list[list[str]]:
+    """Return the layers that are fused, by what each of them reads."""
     groups: dict[tuple[Value, str, int], list[str]] = {}
-    for name, consumer in trail.consumers.items():
+    for name, read in readers.items():
         parts = [
             part for part in name.replace("/", ".").split(".") if part not in ("weight", "MatMul", "Gemm")
         ]
         for number, words in enumerate(_FUSED):
             if parts and parts[-1].lower() in words:
-                key = (trail.origin(consumer.inputs[0]), ".".join(parts[:-1]), number)
+                key = (read, ".".join(parts[:-1]), number)
                 groups.setdefault(key, []).append(name)
     return list(groups.values())
 

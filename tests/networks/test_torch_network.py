@@ -139,6 +139,25 @@ def test_ties_are_found():
     assert find_ties(TorchNetwork(*trained_mlp())) == ()
 
 
+def test_ties_by_names_where_nothing_else_is_known():
+    class Attention(nn.Module):
+        """Does what its weights say, so that no part of it can be run again by itself."""
+
+        def __init__(self):
+            super().__init__()
+            self.q_proj, self.k_proj, self.v_proj = (nn.Linear(8, 8) for _ in range(3))
+            self.o_proj = nn.Linear(8, 8)
+
+        def forward(self, x):
+            scores = self.q_proj(x) @ self.k_proj(x).T
+            return self.o_proj(scores @ self.v_proj(x) if scores.sum() > 0 else self.v_proj(x))
+
+    torch.manual_seed(0)
+    network = TorchNetwork(nn.Sequential(Attention(), Attention()), [torch.randn(5, 8)])
+    assert network.program(0) is None
+    assert find_ties(network) == tuple(tuple(f"{at}.{part}_proj" for part in "qkv") for at in (0, 1))
+
+
 def test_names_alone_tie_nothing():
     class TwoInputs(nn.Module):
         def __init__(self):
