@@ -20,7 +20,16 @@ from numpy.typing import ArrayLike
 
 from evolve.errors import ProfileError
 from evolve.fields import Field, blamed_on, fault_in, near_match, parse_object, parse_value, read_json
-from evolve.layer_groups import ALIASES, AXIS, TIES, check_aliases, check_names, check_ties, parse_ties
+from evolve.layer_groups import (
+    ALIASES,
+    AXIS,
+    EXPERTS,
+    TIES,
+    check_aliases,
+    check_names,
+    check_ties,
+    parse_ties,
+)
 from evolve.profiles import LAYER_TYPES, MOST_PARAMS, ModelProfile
 
 _NUMBER = (int, float)
@@ -38,6 +47,7 @@ _OPTIONAL_LAYER_FIELDS = {
     "shape": Field(_EXTENT.expected, (list, type(None))),
     "aliases": ALIASES,
     "channel_axis": AXIS,
+    "num_experts": EXPERTS,
 }
 _FIELDS = {"model": _NAME, "layers": Field("a list of at least one layer", list)}
 _OPTIONAL_FIELDS = {
@@ -60,6 +70,7 @@ class LayerChoice:
         bits: Bits per weight in that format, scales and zero points counted.
         aliases: The other names under which the network uses the same weight.
         channel_axis: Where the network's own weight has its output channels, which stand first in ``shape``.
+        num_experts: Number of matrices that the weight is a stack of; ``shape`` is then (experts · out, in).
     """
 
     name: str
@@ -70,6 +81,7 @@ class LayerChoice:
     bits: float
     aliases: tuple[str, ...] = ()
     channel_axis: int = 0
+    num_experts: int = 1
 
 
 @dataclass(frozen=True)
@@ -196,6 +208,7 @@ def allocation_of(
             bits=bits[at],
             aliases=profile.layer_aliases[at] if profile.layer_aliases else (),
             channel_axis=profile.channel_axes[at] if profile.channel_axes else 0,
+            num_experts=profile.num_experts[at] if profile.num_experts else 1,
         )
         for at in rows.tolist()
     )
@@ -277,6 +290,7 @@ def allocation_to_json(allocation: Allocation) -> dict[str, Any]:
                 "bits": each.bits,
                 **({"aliases": list(each.aliases)} if each.aliases else {}),
                 **({"channel_axis": each.channel_axis} if each.channel_axis else {}),
+                **({"num_experts": each.num_experts} if each.num_experts != 1 else {}),
             }
             for each in allocation.layers
         ],
@@ -316,7 +330,7 @@ def _parse_layer(data: object, place: str) -> LayerChoice:
 
 
 def _check_layer(layer: LayerChoice, place: str) -> None:
-    for name, known in (*_LAYER_FIELDS.items(), ("channel_axis", AXIS)):
+    for name, known in (*_LAYER_FIELDS.items(), ("channel_axis", AXIS), ("num_experts", EXPERTS)):
         parse_value(getattr(layer, name), known, name, place)
     if layer.kind not in LAYER_TYPES:
         words = _LAYER_FIELDS["kind"].expected
@@ -324,5 +338,7 @@ def _check_layer(layer: LayerChoice, place: str) -> None:
         raise fault_in("unknown layer type", place, "kind", words, layer.kind, cure)
     if not (layer.format.strip() and layer.format.isprintable()):
         raise fault_in("bad name", place, "format", _NAME.expected, layer.format)
+    if layer.num_params % layer.num_experts:
+        raise fault_in("out of bounds", place, "num_experts", EXPERTS.expected, layer.num_experts)
     if layer.shape is not None and math.prod(layer.shape) != layer.num_params:
         raise fault_in("wrong shape", place, "shape", f"a product of {layer.num_params}", layer.shape)

@@ -15,6 +15,7 @@ TIES = Field("a list of lists of positions in layers", list)
 MOST_AXES = 7
 ALIASES = Field("a list of texts", list)
 AXIS = Field(f"a whole number from 0 to {MOST_AXES}", int, 0, MOST_AXES)
+EXPERTS = Field("a whole number, at least 1, that divides num_params", int, 1)
 
 
 def check_names(names: Sequence[str], L: int) -> None:
@@ -80,6 +81,20 @@ def check_axes(axes: Sequence[int], L: int) -> None:
     for layer, axis in enumerate(axes):
         if type(axis) is not int or not 0 <= axis <= MOST_AXES:
             raise fault_in("out of bounds", f"layer {layer}", "channel_axis", AXIS.expected, axis)
+
+
+def check_experts(counts: Sequence[int], num_params: Sequence[int]) -> None:
+    """Refuse numbers of stacked matrices that are not one whole number a layer which divides its weights.
+
+    Raises:
+        ProfileError: Naming the layer.
+    """
+    L = len(num_params)
+    if counts and len(counts) != L:
+        raise fault_in("wrong shape", None, "num_experts", f"(L,) = {(L,)} or none", (len(counts),))
+    for layer, (count, weights) in enumerate(zip(counts, num_params if counts else (), strict=True)):
+        if type(count) is not int or count < 1 or weights % count:
+            raise fault_in("out of bounds", f"layer {layer}", "num_experts", EXPERTS.expected, count)
 
 
 def check_ties(groups: Sequence[Sequence[int]], L: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from evolve.errors import ProfileError
 from evolve.fields import Field, blamed_on, fault_in, parse_object, parse_value, read_json
 from evolve.formats import PrecisionFormat, get_format, known_formats
-from evolve.layer_groups import ALIASES, AXIS, TIES, parse_column, parse_ties
+from evolve.layer_groups import ALIASES, AXIS, EXPERTS, TIES, parse_column, parse_ties
 from evolve.layer_tables import parse_table, parse_tables, row_to_json
 from evolve.profiles import LAYER_FIELDS, PROFILE_FIELDS, SENSITIVITY, STATISTICS, ModelProfile
 
@@ -30,6 +30,7 @@ _OPTIONAL_LAYER_FIELDS = {
     "bits": Field("a list of numbers from 0.01 to 64, one a format", list),
     "aliases": ALIASES,
     "channel_axis": AXIS,
+    "num_experts": EXPERTS,
     "costs": Field("an object of numbers, or of lists of one number a format", dict),
     "measurements": Field("an object of numbers, or of lists of one number a format", dict),
 }
@@ -114,6 +115,8 @@ def _extras_to_json(profile: ModelProfile, layer: int) -> dict[str, Any]:
         row["aliases"] = list(profile.layer_aliases[layer])
     if profile.channel_axes and profile.channel_axes[layer]:
         row["channel_axis"] = profile.channel_axes[layer]
+    if profile.num_experts and profile.num_experts[layer] != 1:
+        row["num_experts"] = profile.num_experts[layer]
     if profile.layer_bits is not None:
         row["bits"] = profile.layer_bits[layer].tolist()
     for kind in ("costs", "measurements"):
@@ -155,6 +158,7 @@ def parse_profile(data: object, file: str | os.PathLike[str] | None = None) -> M
             layer_shapes=parse_column("shape", rows, "a shape"),
             layer_aliases=tuple(row.get("aliases", ()) for row in rows),
             channel_axes=tuple(row.get("channel_axis", 0) for row in rows),
+            num_experts=tuple(row.get("num_experts", 1) for row in rows),
             layer_bits=parse_table("bits", rows, order),
             costs=parse_tables("costs", rows, order),
             measurements=parse_tables("measurements", rows, order),

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from evolve.fields import Field, fault_in, near_match
 from evolve.formats import PrecisionFormat
-from evolve.layer_groups import check_aliases, check_axes, check_names, check_shapes, check_ties
+from evolve.layer_groups import (
+    check_aliases,
+    check_axes,
+    check_experts,
+    check_names,
+    check_shapes,
+    check_ties,
+)
 from evolve.layer_tables import LayerTables, check_bits, find_table, freeze_tables
 
 FloatArray = NDArray[np.float64]
@@ -93,6 +100,7 @@ class ModelProfile:
         layer_aliases: The other names under which a network uses each layer's weight, (L,), or empty.
         channel_axes: The axis of the output channels in each layer's weight as the network has it, (L,), or
             empty where it is the first.
+        num_experts: Number of matrices that each layer's weight stacks, (L,), or empty where all are one.
         tied_layers: Groups of layers, by position in ``layer_type``, that share one format.
         layer_bits: Bits per weight of each layer in each format, (L, K), where scales make them
             differ with a layer's shape; None where ``bits`` holds for every layer.
@@ -127,6 +135,7 @@ class ModelProfile:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     layer_aliases: tuple[tuple[str, ...], ...] = ()
     channel_axes: tuple[int, ...] = ()
+    num_experts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", tuple(self.formats))
@@ -149,10 +158,13 @@ class ModelProfile:
         aliases = tuple(tuple(each) for each in self.layer_aliases)
         object.__setattr__(self, "layer_aliases", aliases if any(aliases) else ())
         object.__setattr__(self, "channel_axes", tuple(self.channel_axes) if any(self.channel_axes) else ())
+        stacked = any(each != 1 for each in self.num_experts)
+        object.__setattr__(self, "num_experts", tuple(self.num_experts) if stacked else ())
         check_names(self.layer_names, L)
         check_shapes(self.layer_shapes, self.num_params.tolist())
         check_aliases(self.layer_aliases, self.layer_names, L)
         check_axes(self.channel_axes, L)
+        check_experts(self.num_experts, self.num_params.tolist())
         check_ties(self.tied_layers, L)
         if self.layer_bits is not None:
             object.__setattr__(self, "layer_bits", _frozen(np.array(self.layer_bits, dtype=np.float64)))

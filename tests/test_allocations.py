@@ -101,8 +101,10 @@ def test_shapes_are_kept(profile):
     assert parse_allocation(allocation_to_json(allocation)) == allocation
 
 
-def test_other_names_and_axes_are_kept():
-    first = dataclasses.replace(tied().layers[0], aliases=("head", "decoder.head"), channel_axis=1)
+def test_other_names_axes_and_stacks_are_kept():
+    first = dataclasses.replace(
+        tied().layers[0], aliases=("head", "decoder.head"), channel_axis=1, num_experts=2
+    )
     allocation = dataclasses.replace(tied(), layers=(first, *tied().layers[1:]))
     data = json.loads(json.dumps(allocation_to_json(allocation)))
     assert parse_allocation(data) == allocation
@@ -136,6 +138,8 @@ WRONG = {
     "shape of text": (layer_with("shape", ["8", 8]), ["layer 1", "shape"]),
     "alias that is a layer": (layer_with("aliases", ["output"]), ["layer 1", "aliases", "found 'output'"]),
     "alias of a number": (layer_with("aliases", [1]), ["layer 1", "aliases", "found 1"]),
+    "no experts": (layer_with("num_experts", 0), ["layer 1", "num_experts", "found 0"]),
+    "experts that do not divide it": (layer_with("num_experts", 7), ["layer 1", "num_experts", "found 7"]),
     "negative axis": (layer_with("channel_axis", -1), ["layer 1", "channel_axis", "found -1"]),
     "prediction of text": (lambda data: data.update(predicted={"loss": "low"}), ["predicted.loss", "'low'"]),
     "prediction that is no number": (

@@ -189,6 +189,7 @@ evolve.networks.ties
 evolve.networks.torch_tape
 evolve.networks.torch_memory
 evolve.networks.torch_recorder
+evolve.networks.torch_products
 evolve.networks.torch_layers
 evolve.networks.torch_batches
 evolve.networks.torch_network
@@ -213,6 +214,7 @@ evolve.networks.handing_out
 evolve.networks
 
 evolve.exporters.export
+evolve.exporters.experts
 evolve.exporters.storage
 evolve.exporters.groups
 evolve.exporters.rounding

@@ -157,6 +157,10 @@ def test_other_names_and_axes_travel_and_change_no_hash():
         dataclasses.replace(bare, layer_aliases=(("head",),) * (L + 1))
     with pytest.raises(ProfileError, match=r"layer 0, channel_axis"):
         dataclasses.replace(bare, channel_axes=(9, *(0,) * (L - 1)))
+    with pytest.raises(ProfileError, match=r"layer 0, num_experts"):
+        dataclasses.replace(bare, num_experts=(10**9 + 7, *(1,) * (L - 1)))
+    with pytest.raises(ProfileError, match="num_experts"):
+        dataclasses.replace(bare, num_experts=(2,) * (L + 1))
 
 
 def test_shapes_made_in_code_are_one_a_layer():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
+from evolve.exporters.experts import is_stack, modules_pattern
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.notes import kept_apart, saved_types
 from evolve.exporters.rounding import Settled, settle
@@ -59,7 +60,7 @@ def storages(layer: LayerChoice) -> list[Storage]:
     """Return how compressed-tensors can store a layer: matrices of torch's own modules only."""
     plain = plain_storages(layer)
     # The linear layer of GPT-2, whose weight is (in, out), it passes over without a word.
-    foreign = layer.channel_axis != 0
+    foreign = layer.channel_axis != 0 and not is_stack(layer)
     if layer.kind not in KINDS or not is_module(layer) or not has_axes(layer, 2) or foreign:
         return plain
     quantized = [
@@ -90,13 +91,21 @@ def config_groups(settled: Settled, mse_observer: str = "") -> dict[str, dict[st
                 "weights": weights,
                 "format": storage.settings["format"],
             }
-        groups[storage.name, clipped]["targets"] += settled.every_name(at)
+        groups[storage.name, clipped]["targets"] += _targets(settled, at)
     return {f"group_{number}": group for number, group in enumerate(groups.values())}
 
 
 def ignored(settled: Settled) -> list[str]:
     """Return the target's names of the layers left alone."""
-    return [name for at in settled.left_alone for name in settled.every_name(at)]
+    return [name for at in settled.left_alone for name in _targets(settled, at)]
+
+
+def _targets(settled: Settled, at: int) -> list[str]:
+    names = settled.every_name(at)
+    layer = settled.allocation.layers[at]
+    if is_stack(layer) and is_module(layer):
+        return [f"re:{modules_pattern(name)}$" for name in names]
+    return list(names)
 
 
 def _scheme(name: str) -> dict[str, Any]:

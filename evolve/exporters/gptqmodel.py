@@ -13,6 +13,7 @@ from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.exporters.compressed_tensors import INTEGERS
+from evolve.exporters.experts import is_stack, modules_pattern
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.groups import fused_into
 from evolve.exporters.notes import saved_types
@@ -47,7 +48,7 @@ def export(allocation: Allocation, options: Options) -> Export:
     for at, storage in enumerate(settled.storages):
         skipped = storage.name in PLAIN
         for name in settled.every_name(at):
-            rule = f"{'-' if skipped else '+'}:{_pattern(name)}"
+            rule = f"{'-' if skipped else '+'}:{_pattern(name, allocation.layers[at])}"
             dynamic[rule] = {} if skipped else dict(storage.settings)
     config = {
         **_settings(common),
@@ -70,9 +71,11 @@ def storages(layer: LayerChoice) -> list[Storage]:
     return [*(known_storage(name, layer, _settings(name)) for name in names), *plain]
 
 
-def _pattern(name: str) -> str:
+def _pattern(name: str, layer: LayerChoice) -> str:
     """Return a regular expression for a module's whole path, and that of what it is fused into."""
-    return f"^(?:{'|'.join(map(re.escape, [name, *fused_into(name)]))})$"
+    stacked = is_stack(layer) and is_module(layer)
+    own = modules_pattern(name) if stacked else re.escape(name)
+    return f"^(?:{'|'.join([own, *map(re.escape, fused_into(name, stacked))])})$"
 
 
 def _settings(name: str) -> dict[str, Any]:

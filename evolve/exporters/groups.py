@@ -10,6 +10,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 
 from evolve.allocations import Allocation
+from evolve.exporters.experts import is_stack, split_stack
 
 FUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("q_proj", "k_proj", "v_proj"), "qkv_proj"),
@@ -44,12 +45,16 @@ def format_groups(
     if fused:
         for at, name in enumerate(names):
             every = (name, *(aliases[at] if aliases else ()))
-            keys[at] += [("fused", part) for each in every for part in fused_into(each)]
+            stacked = is_stack(allocation.layers[at])
+            keys[at] += [("fused", part) for each in every for part in fused_into(each, stacked)]
     return _joined(keys)
 
 
-def fused_into(name: str) -> list[str]:
-    """Return the paths of what an engine fuses a module into: one, or none."""
+def fused_into(name: str, stacked: bool = False) -> list[str]:
+    """Return the paths of what an engine fuses a module, or stacked ones, into: one, or none."""
+    stack = split_stack(name) if stacked else None
+    if stack is not None:
+        return [stack[0]]
     expert = _EXPERT.match(name)
     if expert:
         return [expert["path"]]

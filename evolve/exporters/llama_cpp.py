@@ -13,6 +13,7 @@ from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.errors import InputError
+from evolve.exporters.experts import is_stack, split_stack
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.rounding import settle
 from evolve.exporters.storage import PLAIN, Storage, divides, has_axes, plain_storages
@@ -60,14 +61,15 @@ def export(allocation: Allocation, options: Options) -> Export:
         InputError: A layer has no name in GGUF, the architecture is unknown, or gguf is not installed.
     """
     mapped = _name_map(allocation, options.architecture) if options.architecture else None
-    names = [_gguf_name(each.name, allocation, options, mapped) for each in allocation.layers]
+    tensors = [_gguf_names(each, allocation, options, mapped) for each in allocation.layers]
+    names = [each[0] for each in tensors]
     settled = settle(allocation, options, TARGET, storages, names=names, fused=False)
     lines = {
         f"^{re.escape(name)}$={_PLAIN_TYPES.get(storage.name) or storage.settings['type']}": None
-        for first, storage, layer in zip(names, settled.storages, allocation.layers, strict=True)
+        for own, storage, layer in zip(tensors, settled.storages, allocation.layers, strict=True)
         if not _is_vector(layer)
         # A file has a shared weight once, or once more under a name that it knows.
-        for name in (first, *filter(None, (_found(each, options, mapped) for each in layer.aliases)))
+        for name in (*own, *filter(None, (_found(each, options, mapped) for each in layer.aliases)))
     }
     return settled.export(TARGET, "".join(f"{each}\n" for each in lines))
 
@@ -91,10 +93,16 @@ def _is_vector(layer: LayerChoice) -> bool:
     return layer.kind == "LayerNorm" if layer.shape is None else len(layer.shape) == 1
 
 
-def _gguf_name(name: str, allocation: Allocation, options: Options, mapped: _Mapped | None) -> str:
-    found = _found(name, options, mapped)
+def _gguf_names(
+    layer: LayerChoice, allocation: Allocation, options: Options, mapped: _Mapped | None
+) -> tuple[str, ...]:
+    """Return the tensors that a layer is in: of stacked experts, gate and up may be one or apart."""
+    name = layer.name
+    stack = split_stack(name) if is_stack(layer) and name not in options.names else None
+    parts = [f"{stack[0]}.{part}" for part in stack[1]] if stack else []
+    found = dict.fromkeys(filter(None, (_found(each, options, mapped) for each in (name, *parts))))
     if found:
-        return found
+        return tuple(found)
     cure = "Give its name in --network-names." if mapped else _cure(allocation, options)
     raise InputError("no name in GGUF for this layer", field="llama.cpp", found=name, cure=cure)
 

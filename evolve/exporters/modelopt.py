@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
+from evolve.exporters.experts import is_stack
 from evolve.exporters.export import Export, Options, Target
-from evolve.exporters.notes import saved_types
+from evolve.exporters.notes import runs_eagerly, saved_types
 from evolve.exporters.rounding import settle
 from evolve.exporters.storage import (
     PLAIN,
@@ -41,19 +42,24 @@ def export(allocation: Allocation, options: Options) -> Export:
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for at in settled.quantized:
         for name in settled.every_name(at):
-            quantizer = f"{_literal(name)}.weight_quantizer"
+            # Stacked experts have a quantizer each, in a list beside their weight.
+            own = "_weight_quantizers.*" if is_stack(allocation.layers[at]) else ".weight_quantizer"
+            quantizer = f"{_literal(name)}{own}"
             entries.append({"quantizer_name": quantizer, "cfg": dict(settled.storages[at].settings)})
     recipe = {
         "metadata": {"recipe_type": "ptq", "description": f"Weights of {allocation.model}, layer by layer."},
         "quantize": {"algorithm": "max", "quant_cfg": entries},
     }
-    return settled.export(TARGET, to_yaml(recipe), saved_types(settled))
+    return settled.export(TARGET, to_yaml(recipe), [*saved_types(settled), *runs_eagerly(settled)])
 
 
 def storages(layer: LayerChoice) -> list[Storage]:
     """Return how ModelOpt can store a layer: convolutions by channel or tensor only."""
     plain = plain_storages(layer)
     if layer.kind not in KINDS or not is_module(layer):
+        return plain
+    # Of experts that are (in, out) it has one quantizer for all, which sees them in another order of axes.
+    if is_stack(layer) and layer.channel_axis != 1:
         return plain
     if layer.kind == "Conv":
         names = (*ROWS, *FLOATS) if has_axes(layer, 3, 4, 5) else ()

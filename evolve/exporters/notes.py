@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from evolve.exporters.experts import is_stack
 from evolve.exporters.export import average_bits
 from evolve.exporters.rounding import Settled
 from evolve.exporters.storage import PLAIN
@@ -21,6 +22,14 @@ def saved_types(settled: Settled) -> list[str]:
         return [f"{text}."]
     layers = tuple(replace(each, bits=32.0) if each.format in PLAIN else each for each in settled.written)
     return [f"{text}; with all in FP32 there are {average_bits(settled.allocation, layers):.3f} a weight."]
+
+
+def runs_eagerly(settled: Settled) -> list[str]:
+    """Return how a model has to be set where stacked experts are quantized one by one as they run."""
+    if not any(is_stack(settled.allocation.layers[at]) for at in settled.quantized):
+        return []
+    call = "model.set_experts_implementation('eager')"
+    return [f"Experts stay stacked: call {call} first, so that each of them runs by itself."]
 
 
 def kept_apart(settled: Settled, target: str) -> list[str]:

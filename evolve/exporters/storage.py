@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from evolve.allocations import LayerChoice
+from evolve.exporters.experts import is_stack, split_stack
 from evolve.quantizers import QUANTIZERS, Quantizer
 from evolve.quantizers.grouping import Granularity
 
@@ -159,7 +160,9 @@ def every_name(layer: LayerChoice) -> tuple[str, ...]:
 
 
 def is_module(layer: LayerChoice) -> bool:
-    """Return whether a layer's names are those of modules, not of a parameter such as ``in_proj_weight``."""
+    """Return whether a layer is a module, or stacks those of experts; ``in_proj_weight`` is neither."""
+    if is_stack(layer):
+        return all(map(split_stack, every_name(layer)))
     return not any("weight" in name.rpartition(".")[2] for name in every_name(layer))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.exporters.compressed_tensors import INTEGERS
+from evolve.exporters.experts import is_stack
 from evolve.exporters.export import Export, Options, Target
-from evolve.exporters.notes import kept_apart, saved_types
+from evolve.exporters.notes import kept_apart, runs_eagerly, saved_types
 from evolve.exporters.rounding import settle
 from evolve.exporters.storage import (
     PLAIN,
@@ -30,6 +31,8 @@ FLOATS = tuple(f"FP8_{kind}{scale}" for kind in ("E4M3", "E5M2") for scale in ("
 #: One scale for every output channel and place in the kernel: all that torchao does for convolutions.
 TAPS = tuple(f"INT{bits}{zero}_PER_PLACE" for bits in (8, 6, 5, 4, 3, 2) for zero in ("", "_ASYM"))
 FORMATS = (*INTEGERS, *FLOATS, "NVFP4", *TAPS, *PLAIN)
+#: What it has for experts that are stacked in one parameter, which it finds by the parameter's name.
+STACKS = ("INT8", "FP8_E4M3_CHANNEL", "FP8_E5M2_CHANNEL")
 
 _WIDEST = 16
 
@@ -48,7 +51,9 @@ def export(allocation: Allocation, options: Options) -> Export:
     }
     document = _object("FqnToConfig", 1, {"fqn_to_config": configs})
     return settled.export(
-        TARGET, to_json(document), [*saved_types(settled), *kept_apart(settled, TARGET.name)]
+        TARGET,
+        to_json(document),
+        [*saved_types(settled), *kept_apart(settled, TARGET.name), *runs_eagerly(settled)],
     )
 
 
@@ -56,8 +61,11 @@ def storages(layer: LayerChoice) -> list[Storage]:
     """Return how torchao can store a layer: matrices, and the kernels of convolutions in two dimensions."""
     plain = plain_storages(layer)
     # It quantizes the other way round modules that have their output channels elsewhere, and cannot run them.
-    if layer.kind not in KINDS or not is_module(layer) or layer.channel_axis:
+    stacked = is_stack(layer) and layer.channel_axis == 1
+    if layer.kind not in KINDS or not is_module(layer) or (layer.channel_axis and not stacked):
         return plain
+    if stacked:
+        return [*(known_storage(name, layer, _config(name, False)) for name in STACKS), *plain]
     if layer.kind == "Conv":
         return [*_convolutions(layer), *plain]
     if not has_axes(layer, 2):

@@ -123,6 +123,7 @@ def make_allocation(
             bits=find_quantizer(formats[layer.name]).bits(layer.shape),
             aliases=layer.aliases,
             channel_axis=layer.channel_axis,
+            num_experts=layer.num_experts,
         )
         for layer in network.layers
     )

@@ -34,11 +34,13 @@ class WeightLayer:
         name: What profiles, allocations and exports call it: the module's path where the module has
             one such tensor, else the tensor's own.
         kind: One of `evolve.profiles.LAYER_TYPES`.
-        shape: Output channels first, whatever the network's own layout is.
+        shape: Output channels first, whatever the network's own layout is; (experts · out, in) for a stack.
         parameter: The tensor's name in the network: its key in the state, or its initializer.
         stored_bits: Bits that the network itself stores a weight in.
         aliases: What the other modules that use the same tensor would be called.
         channel_axis: Where a module's own weight has its output channels, which stand first in ``shape``.
+        num_experts: Number of matrices that are stacked along the first axis of the network's own weight, as
+            the experts of a mixture are.
     """
 
     name: str
@@ -48,6 +50,7 @@ class WeightLayer:
     stored_bits: int
     aliases: tuple[str, ...] = ()
     channel_axis: int = 0
+    num_experts: int = 1
 
     @property
     def num_params(self) -> int:

@@ -188,6 +188,7 @@ class _Tables:
             layer_shapes=tuple(layer.shape for layer in layers),
             layer_aliases=tuple(layer.aliases for layer in layers),
             channel_axes=tuple(layer.channel_axis for layer in layers),
+            num_experts=tuple(layer.num_experts for layer in layers),
             tied_layers=tuple(tuple(map(names.index, group)) for group in ties),
             layer_bits=bits,
             measurements={**self._changes(), **self.signals.measurements()},

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from evolve.networks.network import product_kind
+from evolve.networks.network import WeightArray, WeightLayer, product_kind
+from evolve.networks.torch_products import ProductAxes
+
+_Products = Mapping[str, ProductAxes]
+_NONE: _Products = MappingProxyType({})
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -24,6 +31,7 @@ class TorchLayer:
         tensor: The parameter.
         channel_axis: Which of its axes is the output channel.
         aliases: The names it has in other modules that use it too.
+        is_stack: Whether its first axis is that of several matrices, as the experts of a mixture are.
     """
 
     name: str
@@ -32,51 +40,107 @@ class TorchLayer:
     tensor: nn.Parameter
     channel_axis: int
     aliases: tuple[str, ...] = ()
+    is_stack: bool = False
+
+    @property
+    def described(self) -> WeightLayer:
+        """What others need to know of it."""
+        shape = list(self.tensor.shape)
+        shape.insert(0, shape.pop(self.channel_axis))
+        if self.is_stack:
+            channels, experts, inputs = shape
+            shape = [experts * channels, inputs]
+        return WeightLayer(
+            self.name,
+            self.kind,
+            tuple(shape),
+            self.key,
+            8 * self.tensor.element_size(),
+            self.aliases,
+            self.channel_axis,
+            self.tensor.shape[0] if self.is_stack else 1,
+        )
+
+    def channels_first(self, array: NDArray[np.float32]) -> WeightArray:
+        """Return an array laid out as the parameter with its output channels first, those of all experts."""
+        if self.is_stack:
+            moved = np.moveaxis(array, self.channel_axis, 1)
+            return np.array(moved.reshape(-1, moved.shape[2]), order="C")
+        # A copy: the parameter's own memory must not change with it, nor it with the parameter.
+        return np.array(np.moveaxis(array, self.channel_axis, 0), order="C")
+
+    def own_layout(self, weights: WeightArray) -> WeightArray:
+        """Return weights, output channels first, laid out as the parameter."""
+        if self.is_stack:
+            stack = weights.reshape(len(self.tensor), -1, weights.shape[1])
+            return np.ascontiguousarray(np.moveaxis(stack, 1, self.channel_axis))
+        return np.ascontiguousarray(np.moveaxis(weights, 0, self.channel_axis))
 
 
-def find_torch_layers(model: nn.Module) -> list[TorchLayer]:
+def find_torch_layers(model: nn.Module, products: _Products = _NONE) -> list[TorchLayer]:
     """Return the weight layers of a model, shared ones once, in the order of its modules.
 
     Biases are none, nor are parameters of a module that torch does not know unless they are named
-    ``…weight…`` and have two axes or more.
+    ``…weight…`` and have two axes or more, or are known to be stacked matrices.
+
+    Args:
+        model: The model.
+        products: How stacked matrices are multiplied with data, by the parameter's name.
     """
     layers: dict[int, TorchLayer] = {}
     for path, module in model.named_modules():
-        found = list(_weights_of(path, module))
-        for key, parameter, kind, axis in found:
+        found = list(_weights_of(path, module, products))
+        for key, parameter, kind in found:
             single = len(found) == 1 and key == "weight" and path
-            name = path if single else ".".join(filter(None, (path, key)))
             full = ".".join(filter(None, (path, key)))
+            name = path if single else full
             known = layers.get(id(parameter))
             if known is None:
-                layers[id(parameter)] = TorchLayer(name, kind, full, parameter, axis)
+                used = products.get(full)
+                axis = _channel_axis(module, parameter) if used is None else used.channels
+                layers[id(parameter)] = TorchLayer(
+                    name, kind, full, parameter, axis, is_stack=used is not None
+                )
             else:
                 layers[id(parameter)] = replace(known, aliases=(*known.aliases, name))
     return list(layers.values())
 
 
-def find_left_out(model: nn.Module) -> dict[str, int]:
+def find_untold(model: nn.Module) -> list[str]:
+    """Return the parameters of three axes that may be stacked matrices, by name: only their use tells."""
+    kinds = {id(each.tensor): each.kind for each in find_torch_layers(model)}
+    known = ("Linear", "Attention")  # by their names, which say nothing of their axes
+    return [
+        name
+        for name, each in _matrices(model)
+        if each.ndim == 3 and len(each) > 1 and kinds.get(id(each), known[0]) in known
+    ]
+
+
+def find_left_out(model: nn.Module, layers: Iterable[TorchLayer]) -> dict[str, int]:
     """Return the number of weights of each parameter of two axes or more that is in no layer, by its name.
 
-    Such are the stacked experts of a mixture, the parts that a parametrization makes a weight of, and
-    positions that are added to embeddings.
+    Such are the parts that a parametrization makes a weight of, and positions that are added to embeddings.
     """
-    taken = {id(layer.tensor) for layer in find_torch_layers(model)}
-    return {
-        name: parameter.numel()
-        for name, parameter in model.named_parameters()
-        if parameter.ndim > 1
-        and parameter.numel()
-        and parameter.is_floating_point()
-        and id(parameter) not in taken
-    }
+    taken = {id(layer.tensor) for layer in layers}
+    return {name: each.numel() for name, each in _matrices(model) if id(each) not in taken}
 
 
-def _weights_of(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str, int]]:
+def _matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim > 1 and parameter.numel() and parameter.is_floating_point()
+        # Those of experts are stacked too, and are no matrices.
+        if is_matrix and not name.endswith("bias"):
+            yield name, parameter
+
+
+def _weights_of(path: str, module: nn.Module, products: _Products) -> Iterator[tuple[str, nn.Parameter, str]]:
     for key, parameter in module.named_parameters(recurse=False):
         kind = _kind(path, module, key, parameter)
+        if kind is None and ".".join(filter(None, (path, key))) in products:
+            kind = product_kind(path, type(module).__name__, key)
         if kind is not None and parameter.numel() and parameter.is_floating_point():
-            yield key, parameter, kind, _channel_axis(module, parameter)
+            yield key, parameter, kind
 
 
 def _kind(path: str, module: nn.Module, key: str, parameter: torch.Tensor) -> str | None:

@@ -25,7 +25,8 @@ from evolve.networks.torch_batches import (
     read_batches,
     split_batch,
 )
-from evolve.networks.torch_layers import TorchLayer, find_left_out, find_torch_layers
+from evolve.networks.torch_layers import find_left_out, find_torch_layers, find_untold
+from evolve.networks.torch_products import ProductAxes, find_products
 from evolve.networks.torch_recorder import Recorder
 from evolve.networks.torch_tape import Tape
 
@@ -51,13 +52,13 @@ class TorchNetwork:
             raise NetworkError("not a model", expected="a torch.nn.Module", found=type(model).__name__)
         self.model = model.eval()
         self.name = name or type(model).__name__
-        self._found = {each.name: each for each in find_torch_layers(model)}
-        if not self._found:
-            raise NetworkError("no weight layers", file=self.name, expected="a Linear, Conv, Embedding …")
-        self.left_out = find_left_out(model)
-        device = next(iter(self._found.values())).tensor.device
+        device = next((each.device for each in model.parameters()), torch.device("cpu"))
         self.batches = read_batches(loader, device, self.name)
         self.num_batches = len(self.batches)
+        self._found = {each.name: each for each in find_torch_layers(model, self._products())}
+        if not self._found:
+            raise NetworkError("no weight layers", file=self.name, expected="a Linear, Conv, Embedding …")
+        self.left_out = find_left_out(model, self._found.values())
         self._programs: list[Tape | None] = []
         self._rows_of_samples: dict[int, int | None] = {}
         first = self._record(self.batches[0])
@@ -75,15 +76,12 @@ class TorchNetwork:
 
     def channels_first(self, layer: str, tensor: torch.Tensor) -> WeightArray:
         """Return a tensor that is laid out as a layer's parameter, output channels first."""
-        array = tensor.detach().float().cpu().numpy()
-        # A copy: the parameter's own memory must not change with it, nor it with the parameter.
-        return np.array(np.moveaxis(array, self._found[layer].channel_axis, 0), order="C")
+        return self._found[layer].channels_first(tensor.detach().float().cpu().numpy())
 
     def value_of(self, layer: str, weights: WeightArray) -> torch.Tensor:
         """Return weights in the layout, type and place of the layer's parameter."""
         found = self._found[layer]
-        array = np.ascontiguousarray(np.moveaxis(weights, 0, found.channel_axis))
-        return torch.from_numpy(array).to(found.tensor.device, found.tensor.dtype)
+        return torch.from_numpy(found.own_layout(weights)).to(found.tensor.device, found.tensor.dtype)
 
     def outputs(self, batch: int, weights: Mapping[str, WeightArray] | None = None) -> OutputArray:
         """Return the outputs of a batch with some layers' weights replaced: a full forward pass."""
@@ -209,26 +207,42 @@ class TorchNetwork:
     def _call(self, batch: Batch) -> torch.Tensor:
         return output_tensor(self.model(*batch.arguments, **batch.keywords), self.name)
 
+    def _products(self) -> dict[str, ProductAxes]:
+        """Return how stacked matrices are multiplied with data, by the parameter's name."""
+        untold = find_untold(self.model)
+        if not untold:
+            return {}
+        parameters = dict(self.model.named_parameters())
+        with _same_kernels(), self._blamed_on(0):
+            found = find_products(parameters, lambda: self._call(self.batches[0]))
+        # They are stacked along the first axis, or nothing is known of them.
+        return {name: found[name] for name in untold if name in found and 0 not in found[name]}
+
     def _record(self, batch: Batch) -> torch.Tensor:
         """Run a batch, keep its tape and return its output."""
         weights = {name: layer.tensor for name, layer in self._found.items()}
         recorder = Recorder(weights, batch.tensors)
+        with torch.no_grad(), _same_kernels(), self._blamed_on(len(self._programs)), recorder:
+            output = self._call(batch)
+        tape = recorder.tape(output)
+        # Equal tapes are kept once: usually all batches but the last, smaller one do the same.
+        known = (each for each in self._programs if each is not None and each.same_as(tape))
+        self._programs.append(next(known, tape))
+        return output
+
+    @contextmanager
+    def _blamed_on(self, batch: int) -> Iterator[None]:
+        """Say of which batch it was that the model did not run."""
         try:
-            with torch.no_grad(), _same_kernels(), recorder:
-                output = self._call(batch)
+            yield
         except NetworkError:
             raise
         except Exception as fault:
             raise NetworkError(
                 f"the model does not run on the data: {type(fault).__name__}: {fault}",
                 file=self.name,
-                place=f"batch {len(self._programs)}",
+                place=f"batch {batch}",
             ) from fault
-        tape = recorder.tape(output)
-        # Equal tapes are kept once: usually all batches but the last, smaller one do the same.
-        known = (each for each in self._programs if each is not None and each.same_as(tape))
-        self._programs.append(next(known, tape))
-        return output
 
     def _drop_tapes_that_miss_something(self) -> None:
         """Give up the tapes where, with all weights changed, they differ from the network itself.
@@ -264,7 +278,7 @@ class TorchNetwork:
             slices = Slices(program)
             first = {name: found.first for name in names if (found := slices.of(name)) is not None}
             names = sorted(first or names, key=lambda name: (first.get(name, 0), names.index(name)))
-        ordered = [_weight_layer(self._found[name]) for name in names]
+        ordered = [self._found[name].described for name in names]
         for at in reversed(range(len(ordered))):
             if ordered[at].kind == "Linear":
                 fits = ordered[at].shape[0] == output.shape[self._class_axis]
@@ -272,15 +286,6 @@ class TorchNetwork:
                     ordered[at] = replace(ordered[at], kind="Classifier")
                 break
         return tuple(ordered)
-
-
-def _weight_layer(layer: TorchLayer) -> WeightLayer:
-    shape = list(layer.tensor.shape)
-    shape.insert(0, shape.pop(layer.channel_axis))
-    bits = 8 * layer.tensor.element_size()
-    return WeightLayer(
-        layer.name, layer.kind, tuple(shape), layer.key, bits, layer.aliases, layer.channel_axis
-    )
 
 
 def _class_axis(batch: Batch, output: torch.Tensor, task: str) -> int:
