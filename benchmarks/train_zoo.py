@@ -1,10 +1,12 @@
 """Train the zoo of real networks, profile each, and measure allocations of each jointly.
 
-    python benchmarks/train_zoo.py [--out datasets] [--weights FOLDER] [--only TEXT] [--list]
+    python benchmarks/train_zoo.py [--out datasets] [--weights FOLDER] [--only TEXT] [--seed 0] [--list]
 
 Writes ``measured/`` (profiles by split, ``joint/``, the table in its README) and ``networks/`` (ONNX files
 with their data) into the folder. What is there is not made again, so a killed script goes on where it was;
-``--only`` makes the networks whose name has that text. One thread: more are slower on networks this small.
+``--only`` makes the networks whose name has that text, ``--seed 100`` other networks of the same names: it is
+added to the seed of each, and needs folders of its own for ``--out`` and ``--weights``. One thread: more are
+slower on networks this small.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
-from zoo.catalogue import SHIPPED, catalogue, find_entry  # noqa: E402
+from zoo.catalogue import SHIPPED, catalogue  # noqa: E402
 from zoo.facts import write_facts  # noqa: E402
 from zoo.shipping import is_made, make, make_onnx  # noqa: E402
 from zoo.training import WEIGHTS  # noqa: E402
@@ -32,10 +34,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("datasets"), help="folder of data sets")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="trained; what is missing is trained")
     parser.add_argument("--only", default="", help="networks whose name has this text")
+    parser.add_argument("--seed", type=int, default=0, help="added to the seed of every network")
     parser.add_argument("--list", action="store_true", help="list the networks and stop")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    entries = [each for each in catalogue() if options.only in each.name]
+    entries = [each for each in catalogue(options.seed) if options.only in each.name]
     if options.list:
         for each in entries:
             print(f"{each.split:6} {each.family:14} {each.name}")
@@ -55,7 +58,7 @@ def main() -> None:
             if new:
                 make(entry, measured, options.weights, told)
             if entry.name in SHIPPED:
-                make_onnx(find_entry(entry.name), onnx, options.weights, told)
+                make_onnx(entry, onnx, options.weights, told)
             if new:
                 bars.console.print(f"{entry.name}: {time.perf_counter() - start:.1f} s")
             bars.advance(networks)

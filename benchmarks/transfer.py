@@ -43,11 +43,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="searches or networks at once")
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="keeps what was done")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="the trained networks")
+    parser.add_argument("--dataset", default="measured", help="their profiles: a data set, or its folder")
     parser.add_argument("--out", type=Path, default=Path("reports/transfer"), help="folder of the report")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--write", type=Path, help="page whose table is to be replaced")
     options = parser.parse_args()
-    settings = Settings(options.evaluations, options.seed, options.runs, options.weights)
+    settings = Settings(options.evaluations, options.seed, options.runs, options.weights, options.dataset)
     columns = (TextColumn("{task.description:12}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(file=sys.stderr)) as bars:
         tasks = {words: bars.add_task(words, total=None) for words in ("searches", "networks")}

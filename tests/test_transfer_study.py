@@ -26,7 +26,7 @@ try:
 finally:
     sys.path.remove(str(BENCHMARKS))
 
-PROFILES = folds.measured_networks()
+PROFILES = folds.measured_networks("measured")
 NETWORKS = [PROFILES[0], next(each for each in PROFILES if each.tied_layers)]
 LAGRANGIAN = """
 def allocate(model, p):

@@ -50,9 +50,9 @@ def family_of(profile: ModelProfile) -> str:
     return str(profile.provenance["trained"]["family"])
 
 
-def measured_networks() -> list[ModelProfile]:
-    """Return the profiles of all networks of ``datasets/measured``."""
-    return [profile for _, profile in find_dataset("measured").splits()]
+def measured_networks(dataset: str) -> list[ModelProfile]:
+    """Return the profiles of all networks of a data set that `train_zoo.py` made."""
+    return [profile for _, profile in find_dataset(dataset).splits()]
 
 
 def folds_of(profiles: Sequence[ModelProfile]) -> list[Fold]:

@@ -35,12 +35,14 @@ class Settings:
         seed: Of the searches and of random allocations.
         runs: The folder that keeps searches and measurements.
         weights: The folder of trained weights.
+        dataset: The profiles of the networks, a data set by name or folder.
     """
 
     evaluations: int
     seed: int
     runs: Path
     weights: Path
+    dataset: str = "measured"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Chosen:
 
 def run_study(settings: Settings, workers: int, progress: Progress) -> tuple[list[Chosen], list[Row]]:
     """Do everything that is not done yet; the outcome is the same with any number of workers."""
-    profiles = measured_networks()
+    profiles = measured_networks(settings.dataset)
     folds = folds_of(profiles)
     first = {fold.name: place for place, fold in reversed(list(enumerate(folds)))}
     jobs = [(settings, level, place) for level in STUDIES for place in sorted(first.values())]
@@ -135,5 +137,5 @@ def _searched(jobs: list[tuple[Settings, str, int]], workers: int) -> Iterator[l
 
 
 def _search(settings: Settings, level: str, place: int) -> list[Found]:
-    fold = folds_of(measured_networks())[place]
+    fold = folds_of(measured_networks(settings.dataset))[place]
     return search_fold(fold, level, settings.evaluations, settings.seed, settings.runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -56,9 +56,14 @@ class Entry:
         return next(split for split, families in FAMILIES.items() if self.family in families)
 
 
-def catalogue() -> list[Entry]:
-    """Return all networks, the quick ones first."""
+def catalogue(seed: int = 0) -> list[Entry]:
+    """Return all networks, the quick ones first.
+
+    Args:
+        seed: Is added to the seed of each; another one makes other networks of the same names.
+    """
     entries = [*_perceptrons(), *_convolutional(), *_patches(), *_recurrent(), *_language()]
+    entries = [replace(each, seed=each.seed + seed) for each in entries]
     return sorted(entries, key=lambda each: each.data == "text")
 
 
