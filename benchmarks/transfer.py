@@ -25,12 +25,14 @@ from pathlib import Path  # noqa: E402
 from pages import write_between  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
-from transfer_study.report import facts, summary, write_report  # noqa: E402
+from transfer_study.report import facts, replication, summary, write_report  # noqa: E402
 from transfer_study.study import Settings, run_study  # noqa: E402
 from zoo.training import WEIGHTS  # noqa: E402
 
 #: Settings of the figures in the README.
 EVALUATIONS, SEED = 1200, 0
+#: The networks that the study was designed on; any others make a replication.
+MEASURED = "measured"
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="searches or networks at once")
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="keeps what was done")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="the trained networks")
-    parser.add_argument("--dataset", default="measured", help="their profiles: a data set, or its folder")
+    parser.add_argument("--dataset", default=MEASURED, help="their profiles: a data set, or its folder")
     parser.add_argument("--out", type=Path, default=Path("reports/transfer"), help="folder of the report")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--write", type=Path, help="page whose table is to be replaced")
@@ -58,9 +60,11 @@ def main() -> None:
 
         chosen, rows = run_study(settings, options.workers, told)
     write_report(options.out, rows, chosen, settings)
+    shown = summary(rows) if options.dataset == MEASURED else replication(rows)
     if options.write:
-        write_between(options.write, "transfer", summary(rows))
-    print(json.dumps(facts(rows, chosen, settings)) if options.json else summary(rows))
+        place = "transfer" if options.dataset == MEASURED else "transfer replication"
+        write_between(options.write, place, shown)
+    print(json.dumps(facts(rows, chosen, settings)) if options.json else shown)
 
 
 if __name__ == "__main__":

@@ -198,6 +198,13 @@ def test_a_network_is_won_by_its_geometric_mean_over_the_budgets():
     rule = [comparing.Row("f", name, bits, CHEAP_RULE, bits, value) for (name, bits), value in own.items()]
     found = tables.ratio_by_network([*rival, *rule], CHEAP_RULE, UNIFORM)
     assert (found.won, found.tied, found.count) == (1, 0, 2)
+    # The same rows miss the goal by case and by network, with other figures.
+    kept = [listed([*rows(), *rival, *rule])[0] for listed in (tables.goals, tables.goals_by_network)]
+    assert [each.kept for each in kept] == [False, False]
+    assert [each.found for each in kept] == [
+        "better in 2 of 5 cases, worse in 3",
+        "better in 1 of 3 networks, worse in 2",
+    ]
     assert found.median == pytest.approx((0.9**0.5 + 1.14**0.5) / 2)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evolve.reports.readable import shown_rule
 from evolve.store import write_atomically
-from transfer_study.allocating import FISHER, KL, UNIFORM
+from transfer_study.allocating import UNIFORM
 from transfer_study.comparing import Row
 from transfer_study.pictures import draw
 from transfer_study.searching import BUDGETS, COPIES, MOST, OBJECTIVE, POPULATION
@@ -18,9 +18,9 @@ from transfer_study.tables import (
     as_csv,
     family_table,
     goals,
+    goals_by_network,
     network_table,
     ratio,
-    ratio_by_network,
     ratio_table,
 )
 
@@ -70,27 +70,29 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
+def replication(rows: Sequence[Row]) -> str:
+    """Return the goals and what is over all budgets, as they stand in the README for other networks."""
+    return "\n\n".join([goal_lines(rows), *(ratio_table(rows, way, ()) for way in STUDIES.values())])
+
+
 def goal_lines(rows: Sequence[Row]) -> str:
-    """Return the goals, each with what was found, and what is handed out in the end."""
-    lines = [
-        f"- {'Reached' if each.kept else '**Missed**'}: {each.words}: {each.found}." for each in goals(rows)
-    ]
-    uniform, fisher, curves = (ratio_by_network(rows, CHEAP_RULE, each) for each in (UNIFORM, FISHER, KL))
-    own = ratio_by_network(rows, CURVES_RULE, UNIFORM)
-    lines.append(
-        "- By network, its budgets together in one number, which is another way to read these goals and was "
-        "not settled before there were results: from cheap signals, better than the best uniform format on "
-        f"{uniform.won} of {uniform.count} networks (from curves on {own.won}), {fisher.median:.2f} of the "
-        f"Lagrangian from Fisher in the median and better than it on {fisher.won}, {curves.median:.2f} of "
-        "the Lagrangian from KL curves."
-    )
+    """Return the goals in both readings, each with what was found, and what is handed out in the end."""
+    readings = {
+        "By case, which is a network within a budget:": goals(rows),
+        "By network, its budgets together in one number:": goals_by_network(rows),
+    }
+    parts = []
+    for words, listed in readings.items():
+        kept = ("Reached" if each.kept else "**Missed**" for each in listed)
+        lines = (f"- {word}: {each.words}: {each.found}." for word, each in zip(kept, listed, strict=True))
+        parts += [words, "\n".join(lines)]
     found = ratio(rows, HANDED_OUT, UNIFORM)
-    lines.append(
-        "- As `check-network` hands it out, which is the rule's allocation or a uniform format, whichever "
+    parts.append(
+        "As `check-network` hands it out, which is the rule's allocation or a uniform format, whichever "
         f"does best on calibration data: better than the best uniform format in {found.won} of {found.count} "
         f"cases, that format itself in {found.tied}, worse in {found.count - found.won - found.tied}."
     )
-    return "\n".join(lines)
+    return "\n\n".join(parts)
 
 
 def facts(rows: Sequence[Row], chosen: Sequence[Chosen], settings: Settings) -> dict[str, object]:
@@ -98,7 +100,10 @@ def facts(rows: Sequence[Row], chosen: Sequence[Chosen], settings: Settings) -> 
     return {
         "evaluations": settings.evaluations,
         "seed": settings.seed,
-        "goals": [{"goal": each.words, "reached": each.kept, "found": each.found} for each in goals(rows)],
+        "goals": {
+            reading: [{"goal": each.words, "reached": each.kept, "found": each.found} for each in listed]
+            for reading, listed in (("by_case", goals(rows)), ("by_network", goals_by_network(rows)))
+        },
         "rules": [
             {"left_out": each.family, "signals": each.level, **each.rule.scored.candidate.to_json()}
             for each in chosen

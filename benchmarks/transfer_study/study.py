@@ -42,7 +42,7 @@ class Settings:
     seed: int
     runs: Path
     weights: Path
-    dataset: str = "measured"
+    dataset: str
 
 
 @dataclass(frozen=True)

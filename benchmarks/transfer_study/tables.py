@@ -75,10 +75,10 @@ def _summed_up(found: Iterable[float]) -> Ratio:
     return Ratio(median, int(((values < 1) & ~tied).sum()), int(tied.sum()), len(values))
 
 
-def ratio_table(rows: Sequence[Row], way: str) -> str:
+def ratio_table(rows: Sequence[Row], way: str, budgets: Sequence[float] = BUDGETS) -> str:
     """Return a row a budget: medians of rule over rival, and networks won; then all of them together."""
     lines = [["average bits", *RIVALS], ["---"] * (1 + len(RIVALS))]
-    lines += [[f"{bits:g}", *(str(ratio(rows, way, rival, bits)) for rival in RIVALS)] for bits in BUDGETS]
+    lines += [[f"{bits:g}", *(str(ratio(rows, way, rival, bits)) for rival in RIVALS)] for bits in budgets]
     lines.append(["all cases", *(str(ratio(rows, way, rival)) for rival in RIVALS)])
     lines.append(["by network", *(str(ratio_by_network(rows, way, rival)) for rival in RIVALS)])
     return _markdown(lines)
@@ -130,20 +130,30 @@ class Goal:
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
-    """Return the four goals; they were set before anything was measured."""
+    """Return the four goals by case, as they were read before anything was measured."""
     uniform, fisher = ratio(rows, CHEAP_RULE, UNIFORM), ratio(rows, CHEAP_RULE, FISHER)
     curves, below = ratio(rows, CHEAP_RULE, KL), ratio(rows, CURVES_RULE, KL, BUDGETS[0])
+    return _goals("cases", uniform, fisher, curves, below)
+
+
+def goals_by_network(rows: Sequence[Row]) -> list[Goal]:
+    """Return the four goals by network, its budgets together in one number."""
+    uniform, fisher, curves = (ratio_by_network(rows, CHEAP_RULE, each) for each in (UNIFORM, FISHER, KL))
+    return _goals("networks", uniform, fisher, curves, ratio(rows, CURVES_RULE, KL, BUDGETS[0]))
+
+
+def _goals(units: str, uniform: Ratio, fisher: Ratio, curves: Ratio, below: Ratio) -> list[Goal]:
     worse = uniform.count - uniform.won - uniform.tied
     return [
         Goal(
             "from cheap signals, better than the best uniform format on every network",
             uniform.won == uniform.count,
-            f"better in {uniform.won} of {uniform.count} cases, worse in {worse}",
+            f"better in {uniform.won} of {uniform.count} {units}, worse in {worse}",
         ),
         Goal(
             "from cheap signals, better than the Lagrangian from Fisher in the median",
             fisher.median < 1,
-            f"ratio {fisher.median:.3f}",
+            f"ratio {fisher.median:.3f}, better in {fisher.won} of {fisher.count} {units}",
         ),
         Goal(
             "from cheap signals, within 1.25 of the Lagrangian from KL curves in the median",
@@ -153,7 +163,7 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
         Goal(
             f"from curves, better than the Lagrangian from KL curves in the median at {BUDGETS[0]:g} bits",
             below.median < 1,
-            f"ratio {below.median:.3f}",
+            f"ratio {below.median:.3f}, better in {below.won} of {below.count} networks",
         ),
     ]
 
