@@ -1,4 +1,4 @@
-"""Leave one family of real networks out: do rules carry over to networks of a kind that they never saw?
+r"""Leave one family of real networks out: do rules carry over to networks of a kind that they never saw?
 
     python benchmarks/transfer.py [--workers 2] [--write README.md] [--json]
 
@@ -7,7 +7,12 @@ from curves. The finalists are put on the real networks of the other families, a
 measured on the family left out, beside what one would have without a search. Writes ``reports/transfer``.
 
 The networks are those of ``benchmarks/zoo/weights``. Searches and measurements are kept in
-``runs/transfer``: a killed script goes on where it was.
+``runs/transfer``: a killed script goes on where it was. On other networks it is a replication, which
+needs folders of its own, here for those that ``train_zoo.py --seed 100`` makes:
+
+    python benchmarks/train_zoo.py --seed 100 --out runs/zoo-100 --weights runs/zoo-100/weights
+    python benchmarks/transfer.py --dataset runs/zoo-100/measured --weights runs/zoo-100/weights \
+        --runs runs/transfer-100 --out reports/transfer-replication --write README.md
 """
 
 from __future__ import annotations
@@ -26,13 +31,11 @@ from pages import write_between  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from transfer_study.report import facts, replication, summary, write_report  # noqa: E402
-from transfer_study.study import Settings, run_study  # noqa: E402
+from transfer_study.study import MEASURED, Settings, run_study  # noqa: E402
 from zoo.training import WEIGHTS  # noqa: E402
 
 #: Settings of the figures in the README.
 EVALUATIONS, SEED = 1200, 0
-#: The networks that the study was designed on; any others make a replication.
-MEASURED = "measured"
 
 
 def main() -> None:

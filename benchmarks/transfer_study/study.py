@@ -22,6 +22,8 @@ CHEAP_RULE, CURVES_RULE = "rule from cheap signals", "rule from curves"
 STUDIES = {CHEAP: CHEAP_RULE, CURVES: CURVES_RULE}
 #: The rule from cheap signals as the tool hands it out: beside uniform formats measured on calibration data.
 HANDED_OUT = f"{CHEAP_RULE}, handed out"
+#: The networks that the study was designed on; any others make a replication.
+MEASURED = "measured"
 #: Told what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
 
