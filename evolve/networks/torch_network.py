@@ -27,8 +27,11 @@ from evolve.networks.torch_batches import (
 )
 from evolve.networks.torch_layers import find_left_out, find_torch_layers, find_untold
 from evolve.networks.torch_products import ProductAxes, find_products
-from evolve.networks.torch_recorder import Recorder
+from evolve.networks.torch_recorder import Handing, Recorder
 from evolve.networks.torch_tape import Tape
+
+#: Relative change of weights under which a tape has to give what the network gives.
+_CHANGE = 0.3
 
 
 class TorchNetwork:
@@ -58,7 +61,6 @@ class TorchNetwork:
         self._found = {each.name: each for each in find_torch_layers(model, self._products())}
         if not self._found:
             raise NetworkError("no weight layers", file=self.name, expected="a Linear, Conv, Embedding …")
-        self.left_out = find_left_out(model, self._found.values())
         self._programs: list[Tape | None] = []
         self._rows_of_samples: dict[int, int | None] = {}
         first = self._record(self.batches[0])
@@ -69,6 +71,7 @@ class TorchNetwork:
             self._targets.append(self._make_targets(batch, self._record(batch)))
         self._drop_tapes_that_miss_something()
         self.layers = self._order(first)
+        self.left_out = self._find_left_out()
 
     def weights(self, layer: str) -> WeightArray:
         """Return a layer's weights, output channels first."""
@@ -108,7 +111,7 @@ class TorchNetwork:
             return
         stop = 0
         for piece in pieces:
-            start, stop = stop, stop + rows * len(piece.tensors[0])
+            start, stop = stop, stop + rows * _num_samples(piece)
             with _same_kernels():
                 output = self._call(piece)
             yield slice(start, stop), output
@@ -120,11 +123,12 @@ class TorchNetwork:
             whole = self._call(self.batches[batch])
             try:
                 parts = torch.cat([self._call(each) for each in pieces])
-            except (RuntimeError, ValueError, IndexError):  # the shapes do not allow for pieces
+            # The shapes do not allow for pieces, or a piece has no output that can be compared.
+            except (RuntimeError, ValueError, IndexError, NetworkError):
                 return None
         if parts.shape != whole.shape or not torch.allclose(parts, whole, rtol=1e-4, atol=1e-5):
             return None
-        samples = sum(len(each.tensors[0]) for each in pieces)
+        samples = sum(map(_num_samples, pieces))
         rows = self.classes_last(whole).shape[:-1].numel()
         return rows // samples if rows % samples == 0 else None
 
@@ -142,8 +146,12 @@ class TorchNetwork:
                 self._found[layer].tensor.data = data
 
     def on(self, loader: Iterable[Any]) -> TorchNetwork:
-        """Return the same model on other data; the two share their weights."""
-        return TorchNetwork(self.model, loader, self.task, self.name)
+        """Return the same model, with the same layers, on other data; the two share their weights."""
+        other = TorchNetwork(self.model, loader, self.task, self.name)
+        # What the other data have no use for is a layer all the same.
+        other.layers, other.left_out = self.layers, self.left_out
+        other._found = self._found
+        return other
 
     endings = (".pt", ".pth")
 
@@ -201,7 +209,7 @@ class TorchNetwork:
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
             "weights_sha256": hash_tensors(self.model.state_dict().items()),
             "data_sha256": hash_tensors(data),
-            "samples": sum(len(batch.tensors[0]) for batch in self.batches),
+            "samples": sum(map(_num_samples, self.batches)),
         }
 
     def _call(self, batch: Batch) -> torch.Tensor:
@@ -222,7 +230,13 @@ class TorchNetwork:
         """Run a batch, keep its tape and return its output."""
         weights = {name: layer.tensor for name, layer in self._found.items()}
         recorder = Recorder(weights, batch.tensors)
-        with torch.no_grad(), _same_kernels(), self._blamed_on(len(self._programs)), recorder:
+        with (
+            torch.no_grad(),
+            _same_kernels(),
+            self._blamed_on(len(self._programs)),
+            Handing(recorder),
+            recorder,
+        ):
             output = self._call(batch)
         tape = recorder.tape(output)
         # Equal tapes are kept once: usually all batches but the last, smaller one do the same.
@@ -245,38 +259,58 @@ class TorchNetwork:
             ) from fault
 
     def _drop_tapes_that_miss_something(self) -> None:
-        """Give up the tapes where, with all weights changed, they differ from the network itself.
+        """Give up the tapes where, with all weights changed, one differs from the network itself.
 
         So they do where values pass through something that torch does not see, such as numpy.
         """
-        tape = self._programs[0]
-        if tape is None:
-            return
-        changed = {name: 1.01 * layer.tensor.detach() for name, layer in self._found.items()}
-        before = {name: layer.tensor.data for name, layer in self._found.items()}
+        generator = torch.Generator().manual_seed(0)
+        # By so much that choices by the largest, or by the sign, change too.
+        changed: dict[Value, torch.Tensor] = {
+            name: layer.tensor.detach() * (1 + _CHANGE * _noise(layer.tensor, generator))
+            for name, layer in self._found.items()
+        }
+        checked: set[int] = set()
+        for batch, tape in enumerate(self._programs):
+            if tape is not None and id(tape) not in checked:
+                checked.add(id(tape))
+                if not self._is_right(tape, batch, changed):
+                    self._programs = [None] * self.num_batches
+                    return
+
+    def _is_right(self, tape: Tape, batch: int, changed: Mapping[Value, torch.Tensor]) -> bool:
+        """Whether a tape gives what the network gives for a batch with other weights."""
         plan = tape.plan(Slices(tape).needed, frozenset({tape.output}))
-        recorded = tape.run(plan, self.inputs(0) | changed)[tape.output]
+        recorded = tape.run(plan, {**self.inputs(batch), **changed})[tape.output]
+        before = {name: layer.tensor.data for name, layer in self._found.items()}
         try:
             for name, layer in self._found.items():
                 layer.tensor.data = changed[name]
             with torch.no_grad():
-                expected = self.forward(0)
+                expected = self.forward(batch)
         finally:
             for name, layer in self._found.items():
                 layer.tensor.data = before[name]
-        if not torch.allclose(recorded, expected, rtol=1e-5, atol=1e-6, equal_nan=True):
-            self._programs = [None] * self.num_batches
+        return recorded.shape == expected.shape and torch.allclose(
+            recorded, expected, rtol=1e-5, atol=1e-6, equal_nan=True
+        )
+
+    def _find_left_out(self) -> dict[str, int]:
+        return find_left_out(self.model, [self._found[layer.name] for layer in self.layers])
 
     def _make_targets(self, batch: Batch, output: torch.Tensor) -> Targets:
         return make_targets(batch, self.classes_last(output), self.task, self.name)
 
     def _order(self, output: torch.Tensor) -> tuple[WeightLayer, ...]:
-        """Return the layers that the output depends on, in the order they run in."""
+        """Return the layers that the output of some batch depends on, in the order they run in."""
         names = list(self._found)
-        program = self._programs[0]
-        if program is not None:
-            slices = Slices(program)
-            first = {name: found.first for name in names if (found := slices.of(name)) is not None}
+        if None not in self._programs:
+            first: dict[str, int] = {}
+            for program in {id(each): each for each in self._programs if each is not None}.values():
+                slices = Slices(program)
+                for name in names:
+                    found = slices.of(name)
+                    if found is not None:
+                        first.setdefault(name, found.first)
             names = sorted(first or names, key=lambda name: (first.get(name, 0), names.index(name)))
         ordered = [self._found[name].described for name in names]
         for at in reversed(range(len(ordered))):
@@ -286,6 +320,14 @@ class TorchNetwork:
                     ordered[at] = replace(ordered[at], kind="Classifier")
                 break
         return tuple(ordered)
+
+
+def _noise(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+
+
+def _num_samples(batch: Batch) -> int:
+    return next((len(each) for each in batch.tensors if each.ndim), 1)
 
 
 def _class_axis(batch: Batch, output: torch.Tensor, task: str) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -14,6 +15,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from evolve.networks.network import Value
 from evolve.networks.torch_memory import SharedMemory
 from evolve.networks.torch_tape import Call, Tape
+
+#: What hands the numbers of a tensor to Python without an operator that a recorder would see.
+_READERS = frozenset(
+    (
+        *(torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__),
+        *(torch.Tensor.data_ptr, torch.Tensor.untyped_storage),
+    )
+)
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own metaclass
@@ -45,6 +54,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's ow
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operator and write it down."""
+        if func.namespace == "profiler":
+            return func(*args, **(kwargs or {}))  # marks of time, which compute nothing
         keywords = kwargs or {}
         leaves, spec = tree_flatten((args, keywords))
         plain = sum(map(_is_tensor, args)) == sum(map(_is_tensor, leaves))
@@ -82,6 +93,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's ow
         )
         self._follow(func, leaves, reads, [value for _, value in (*writes, *makes)])
         return results
+
+    def handed_out(self, tensor: Any) -> None:
+        """Note that Python reads the numbers of a tensor, and may do anything with them."""
+        if _is_tensor(tensor) and self._names.get(tensor) in self._changeable:
+            self._exact = False
 
     def tape(self, output: torch.Tensor) -> Tape | None:
         """Return the tape of what ran, None if running parts of it could give other numbers."""
@@ -138,6 +154,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's ow
             indexing = func.overloadpacket is torch.ops.aten.index
             if not indexing or any(leaves[place].dtype in masks for place in changeable):
                 self._exact = False
+
+
+class Handing(TorchFunctionMode):
+    """Tells a recorder, inside ``with``, which tensors hand their numbers to Python."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch."""
+        if func in _READERS and args:
+            self._recorder.handed_out(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 def _merge(calls: Sequence[Call], spans: Sequence[tuple[int, int]]) -> list[list[Call]]:
