@@ -79,7 +79,8 @@ def summary(rows: Sequence[Row]) -> str:
 
 def replication(rows: Sequence[Row]) -> str:
     """Return the goals and what is over all budgets, as they stand in the README for other networks."""
-    return "\n\n".join([goal_lines(rows), *(ratio_table(rows, way, ()) for way in STUDIES.values())])
+    tables = (f"The {way}, over its rivals:\n\n{ratio_table(rows, way, ())}" for way in STUDIES.values())
+    return "\n\n".join([goal_lines(rows), *tables])
 
 
 def goal_lines(rows: Sequence[Row]) -> str:
