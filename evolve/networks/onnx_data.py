@@ -17,6 +17,8 @@ from evolve.networks.network import OutputArray, Targets
 
 #: What the array of right answers may be called.
 LABELS = ("labels", "label", "targets", "target", "y")
+#: What the inputs of a decoder begin with, beside those of its encoder.
+_DECODER = "decoder_"
 
 
 def fit_data(
@@ -114,8 +116,14 @@ def choose_task(
 
 
 def token_ids(batch: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """Return the array of a batch that has the tokens, if it is a language model's."""
-    return batch["input_ids"] if "input_ids" in batch else next(iter(batch.values()))
+    """Return the array of a batch that has the tokens, if it is a language model's: a decoder's own."""
+    names = (f"{_DECODER}input_ids", f"{_DECODER}inputs_embeds") if _has_decoder(batch) else ("input_ids",)
+    return next((batch[name] for name in names if name in batch), next(iter(batch.values())))
+
+
+def _has_decoder(batch: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the outputs are a decoder's, whose rows are not those of the encoder's inputs."""
+    return any(name.startswith(_DECODER) for name in batch)
 
 
 def _scores_tokens(ids: NDArray[Any], output: OutputArray) -> bool:
@@ -154,7 +162,7 @@ def make_targets(
         batches: The arrays of each batch, by input.
         axes: Number of axes of the output.
         labels: The right answers of all samples, if there are any; those of a language model may be the
-            tokens themselves, or left out.
+            tokens themselves, or left out. Of a decoder beside an encoder they are the next tokens already.
         task: What the outputs are compared by.
     """
     made = []
@@ -163,11 +171,14 @@ def make_targets(
         ids = token_ids(batch)
         part = None if labels is None else labels[start : start + len(ids)]
         start += len(ids)
-        mask = batch.get("attention_mask")
+        decoder = _has_decoder(batch)
+        mask = batch.get(f"{_DECODER}attention_mask" if decoder else "attention_mask")
+        if decoder and mask is None and part is not None and (part >= 0).any():
+            mask = part >= 0
         counted = None
-        if mask is not None and axes == 3 and mask.shape == ids.shape:
+        if mask is not None and axes == 3 and mask.shape == ids.shape[:2]:
             counted = mask.astype(bool).reshape(-1)
-        if task == "language" and (part is None or _repeats(part, ids)):
+        if task == "language" and (part is None or (not decoder and _repeats(part, ids))):
             following = (ids if part is None else part)[:, 1:].astype(np.int64)
             if counted is not None and mask is not None:
                 # What follows the last real token is padding, which nobody should predict.

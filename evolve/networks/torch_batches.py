@@ -18,6 +18,8 @@ from evolve.networks.network import Targets
 
 _FORMS = "tensors, pairs of inputs and targets, or dictionaries of keyword arguments"
 _LABELS = ("labels", "label", "targets", "target")
+#: What the keywords of a decoder begin with, beside those of its encoder.
+_DECODER = "decoder_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +43,26 @@ class Batch:
         return [each for each in leaves if isinstance(each, torch.Tensor)]
 
     @property
+    def has_decoder(self) -> bool:
+        """Whether the outputs are a decoder's, whose rows are not those of the encoder's inputs."""
+        return any(str(key).startswith(_DECODER) for key in self.keywords)
+
+    @property
     def token_ids(self) -> torch.Tensor | None:
-        """The first tensor if it holds whole numbers, (N, T)."""
-        known = self.keywords.get("input_ids")
-        first = known if known is not None else next(iter(self.tensors), None)
-        whole = first is not None and first.ndim == 2 and not first.is_floating_point()
-        return first if whole else None
+        """The first tensor, or a decoder's own tokens, if it holds whole numbers, (N, T)."""
+        if self.has_decoder:
+            known = self.keywords.get(f"{_DECODER}input_ids")
+        else:
+            named = self.keywords.get("input_ids")
+            known = named if named is not None else next(iter(self.tensors), None)
+        whole = isinstance(known, torch.Tensor) and known.ndim == 2 and not known.is_floating_point()
+        return known if whole else None
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """Which tokens of the outputs are no padding, if it is given."""
+        found = self.keywords.get(f"{_DECODER}attention_mask" if self.has_decoder else "attention_mask")
+        return found if isinstance(found, torch.Tensor) else None
 
 
 def read_batches(loader: Iterable[Any], device: torch.device, name: str) -> list[Batch]:
@@ -143,14 +159,20 @@ def choose_task(batch: Batch, output: torch.Tensor, task: str | None, name: str)
     ids, labels = batch.token_ids, batch.labels
     if labels is not None and labels.is_floating_point():
         return "regression"
-    vocabulary = ids is not None and output.shape[:-1] == ids.shape and output.shape[-1] > int(ids.max())
-    if vocabulary and (labels is None or labels.shape == ids.shape):  # type: ignore[union-attr]
+    rows = output.shape[:-1]
+    if batch.has_decoder and labels is not None and len(rows) == 2 and labels.shape == rows:
+        return "language"
+    vocabulary = ids is not None and rows == ids.shape and output.shape[-1] > int(ids.max())
+    if vocabulary and (labels is None or labels.shape == rows):
         return "language"
     return "embedding" if labels is None else "classification"
 
 
 def make_targets(batch: Batch, output: torch.Tensor, task: str, name: str) -> Targets:
     """Return the right answers by row of the output; a language model's next tokens if none are given.
+
+    Labels of a decoder beside an encoder are the next tokens already; those of a decoder alone may be its
+    inputs.
 
     Args:
         batch: The batch.
@@ -162,11 +184,12 @@ def make_targets(batch: Batch, output: torch.Tensor, task: str, name: str) -> Ta
         NetworkError: The labels do not fit the output, or it has no score of each class.
     """
     rows = output.shape[:-1]
-    mask = batch.keywords.get("attention_mask")
+    labels, ids, mask = batch.labels, batch.token_ids, batch.mask
+    if batch.has_decoder and mask is None and labels is not None and _says_some(labels):
+        mask = labels >= 0
     counted = None
-    if isinstance(mask, torch.Tensor) and mask.shape == rows and len(rows) == 2:
+    if mask is not None and mask.shape == rows and len(rows) == 2:
         counted = mask.bool().cpu().numpy().reshape(-1)
-    labels, ids = batch.labels, batch.token_ids
     if task == "embedding":
         return Targets(None, counted)
     if task == "regression":
@@ -179,11 +202,12 @@ def make_targets(batch: Batch, output: torch.Tensor, task: str, name: str) -> Ta
         # One sample without an axis of samples has an axis of classes, and one label.
         flat = labels is not None and output.ndim == 1 and labels.numel() == len(output)
         check_scores(output.shape, flat, name)
-    if task == "language" and ids is not None and (labels is None or _repeats(labels, ids)):
+    repeated = labels is None or (not batch.has_decoder and ids is not None and _repeats(labels, ids))
+    if task == "language" and ids is not None and repeated:
         labels = ids if labels is None else labels
-        if counted is not None:
+        if counted is not None and mask is not None:
             # What follows the last real token is padding, which nobody should predict.
-            labels = torch.where(mask.to(labels.device).bool(), labels, -100)  # type: ignore[union-attr]
+            labels = torch.where(mask.to(labels.device).bool(), labels, -100)
         labels = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
     if labels is None:
         return Targets(None, counted)
@@ -193,6 +217,11 @@ def make_targets(batch: Batch, output: torch.Tensor, task: str, name: str) -> Ta
     if counted is not None:
         known[~counted] = -100
     return Targets(known, counted)
+
+
+def _says_some(labels: torch.Tensor) -> bool:
+    """Whether labels are classes, and one of them at least is known."""
+    return not labels.is_floating_point() and bool((labels >= 0).any())
 
 
 def _repeats(labels: torch.Tensor, ids: torch.Tensor) -> bool:
