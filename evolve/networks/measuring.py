@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from evolve.errors import NetworkError
 from evolve.fields import Words
-from evolve.networks.metrics import Measurement, Reference
+from evolve.networks.metrics import LABELLED, Measurement, Reference
 from evolve.networks.network import Network, OutputArray, Targets, WeightArray
 from evolve.networks.replay import Replay
 from evolve.networks.weight_statistics import sqnr, squared_error
@@ -29,7 +29,7 @@ def reference_of(network: Network) -> Reference:
 
     Raises:
         NetworkError: A weight, or an output that counts, is infinite or no number; or the network gives
-            other outputs each time that it runs.
+            other outputs each time that it runs; or batches differ in the width of outputs.
     """
     for layer in network.layers:
         finite = np.isfinite(network.weights(layer.name))
@@ -56,6 +56,8 @@ def reference_of(network: Network) -> Reference:
                 cure="Where scores are masked, return a large negative number instead of minus infinity.",
             )
     _refuse_noise(network, outputs[0], targets[0])
+    if network.task != "regression":
+        _refuse_widths(network, [each.shape[-1] for each in outputs])
     return Reference(network.task, outputs, targets)
 
 
@@ -63,6 +65,27 @@ def _counted(outputs: OutputArray, targets: Targets) -> OutputArray:
     """Return the rows of outputs that count, with their axes where all do."""
     # What stands at padding may be anything.
     return outputs if targets.counted is None else outputs.reshape(-1, outputs.shape[-1])[targets.counted]
+
+
+def _refuse_widths(network: Network, widths: Sequence[int]) -> None:
+    """Refuse outputs whose last axis differs between batches, as that of feature maps of other images does.
+
+    Raises:
+        NetworkError: They are such outputs.
+    """
+    other = next((batch for batch, width in enumerate(widths) if width != widths[0]), None)
+    if other is None:
+        return
+    last = "classes" if network.task in LABELLED else "dimensions"
+    raise NetworkError(
+        "outputs of several widths",
+        file=network.name,
+        place=f"batch {other}",
+        expected=f"{widths[0]} {last} along the last axis, as in batch 0",
+        found=widths[other],
+        cure=f"Let the model return its {last} along the last axis, as many in each batch; "
+        "or give --task regression, which compares every number.",
+    )
 
 
 def _refuse_noise(network: Network, outputs: OutputArray, targets: Targets) -> None:

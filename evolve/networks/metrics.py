@@ -5,7 +5,8 @@ Each task declares its divergence, all zero for equal outputs and quadratic in s
 - ``classification``, ``language``: Kullback-Leibler divergence of the predicted distributions.
 - ``embedding``: one minus the cosine.
 - ``regression``: half the squared change over the variance of the unchanged outputs, which is the
-  Kullback-Leibler divergence of Gaussians of that variance.
+  Kullback-Leibler divergence of Gaussians of that variance. Each output has a variance of its own, unless
+  batches differ in their number, as with images of several sizes: then all share one.
 
 A row of changed outputs that holds an infinite number or none at all is broken: it is as far away as a row
 can be, and wrong.
@@ -183,7 +184,9 @@ class Reference:
 
     def divergence_of_one_answer(self) -> float:
         """Return the divergence of outputs that are the same in every row: the least that any such have."""
-        joined = np.zeros(self.outputs[0].shape[1])
+        # Where batches differ in the number of outputs, all outputs have the same answer.
+        shared = len({each.shape[1] for each in self.outputs}) > 1
+        joined = np.zeros(1 if shared else self.outputs[0].shape[1])
         for outputs, targets in zip(self.outputs, self.targets, strict=True):
             counted = np.ones(len(outputs), bool) if targets.counted is None else targets.counted
             size = max(1, _CHUNK // max(1, outputs.shape[1]))
@@ -193,8 +196,8 @@ class Reference:
                     rows = np.exp(_log_softmax(rows))
                 elif self.task == "embedding":
                     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
-                joined += rows.sum(axis=0)
-        mean = joined / max(1, self.num_rows)
+                joined += rows.sum() if shared else rows.sum(axis=0)
+        mean = joined / max(1, sum(each.size for each in self.outputs) if shared else self.num_rows)
         # Least probabilities have a logarithm too; softmax makes shares of them again.
         answer = np.log(np.maximum(mean, 1e-300)) if self.task in LABELLED else mean
         same = [np.broadcast_to(answer.astype(np.float32), each.shape) for each in self.outputs]
@@ -279,6 +282,9 @@ def _log_softmax(rows: FloatArray) -> FloatArray:
 
 
 def _variance(outputs: Sequence[OutputArray]) -> FloatArray:
+    """Return the variance of each output over the rows; one of all where rows differ in length."""
+    if len({each.shape[1] for each in outputs}) > 1:
+        outputs = [each.reshape(-1, 1) for each in outputs]
     joined = np.concatenate(outputs).astype(np.float64)
     variance: FloatArray = joined.var(axis=0)
     return np.where(variance > 0, variance, 1.0)

@@ -232,14 +232,10 @@ def _opened(
             yield None
         return
     journal = Journal(Path(path), heading, resume)
-    refused = False
     try:
         yield journal
-    except NetworkError:
-        refused = not journal.records
-        raise
     finally:
+        # What cannot be measured leaves nothing that the next try would have to remove.
+        if not journal.records:
+            journal.path.unlink(missing_ok=True)
         journal.close()
-        if refused:
-            # What cannot be measured leaves nothing that the next try would have to remove.
-            journal.path.unlink()
