@@ -22,6 +22,7 @@ ORDER = [
     for line in """
 evolve
 evolve.errors
+evolve.outputs
 evolve.formats
 evolve.fields
 evolve.layer_groups

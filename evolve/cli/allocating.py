@@ -15,6 +15,7 @@ import click
 
 from evolve.cli.output import print_json, print_table
 from evolve.errors import BudgetError
+from evolve.outputs import check_output
 
 #: Seconds of silence before a live line says that it is still computing.
 _PATIENCE = 2.0
@@ -42,6 +43,7 @@ _SHOWN = 20
     "--no-fallback", is_flag=True, help="Keep the rule's even where one format everywhere is better."
 )
 @click.option("--output", type=click.Path(path_type=Path), help="The allocation, .json; a front also .csv.")
+@click.option("--overwrite", is_flag=True, help="Replace the output if it is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 def allocate(
     model: str,
@@ -54,6 +56,7 @@ def allocate(
     signals: str,
     no_fallback: bool,
     output: Path | None,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Find the best allocation of a model, with its proof.
@@ -66,7 +69,10 @@ def allocate(
     from evolve.questions import answer_to_json, ask, ask_rule, solve_question
     from evolve.ruled import find_rule
 
-    _check(front, rule, sweep, output)
+    _check(front, rule, sweep)
+    if output is not None:
+        endings = (".json", ".csv") if front else (".json",)
+        check_output(output, endings, overwrite, error=BudgetError, inputs=_files_read(model, rule))
     if front:
         _front(model, budgets, retention, minimise, output, as_json)
         return
@@ -102,20 +108,29 @@ def _doubts(profile: Any, predicted: float) -> list[str]:
     return [f"{words}: 'evolve check-network' measures the allocation"]
 
 
-def _check(front: bool, rule: str | None, sweep: str | None, output: Path | None) -> None:
-    """Refuse what contradicts itself, and a place that cannot be written, before anything is computed."""
+def _check(front: bool, rule: str | None, sweep: str | None) -> None:
+    """Refuse what contradicts itself before anything is computed."""
     if front and rule is not None:
         raise BudgetError("contradiction", field="--front", cure="Give --front or --rule.")
     if sweep is not None and rule is None:
         raise BudgetError("no rule", field="--sweep", cure="Give --rule too.")
-    if output is None:
-        return
-    endings = (".json", ".csv") if front else (".json",)
-    if output.suffix not in endings:
-        words = f"a name that ends in {' or '.join(endings)}"
-        raise BudgetError("bad output", field="--output", expected=words, found=str(output))
-    if not output.parent.is_dir():
-        raise BudgetError("no such folder", file=output.parent, field="--output", cure="Make it first.")
+
+
+def _files_read(model: str, rule: str | None) -> Iterator[Path]:
+    """Return the files that may be read: a profile, those of a data set, a champion."""
+    from evolve.datasets import SPLITS, dataset_folders
+
+    for spec in filter(None, (model, model.rpartition(":")[0])):
+        yield Path(spec)
+        for folder in (Path(spec), *(each / spec for each in dataset_folders())):
+            for split in SPLITS:
+                yield folder / f"{split}.json"
+                yield from (folder / split).glob("*")
+    if rule is not None:
+        path = Path(rule)
+        yield from (path, path / "champion.json")
+        if path.suffix == ".py":
+            yield path.with_suffix(".json")  # the bounds of its numbers
 
 
 def _front(

@@ -11,6 +11,7 @@ import click
 
 from evolve.cli.output import print_json, print_table
 from evolve.errors import NetworkError
+from evolve.outputs import check_output
 
 #: Exit status where the best uniform format is better than the allocation.
 WORSE_THAN_UNIFORM = 3
@@ -158,7 +159,8 @@ def check_network(
     from evolve.networks.sources import load_networks
     from evolve.reports.network_report import check_report_folder
 
-    _check_output(output, overwrite)
+    if output is not None:
+        check_output(output, (".json",), overwrite, error=NetworkError)
     if report is not None:
         check_report_folder(report, overwrite)
     allocation, notes = _find(spec, profile_file, budgets, signals)
@@ -248,20 +250,6 @@ def _write_report(folder: Path, found: dict[str, Any], network: Any, profile: An
 def _tell(notes: tuple[str, ...] | list[str]) -> None:
     for note in notes:
         click.echo(f"note: {note}", err=True)
-
-
-def _check_output(output: Path | None, overwrite: bool) -> None:
-    """Refuse a place that cannot be written before anything is measured."""
-    if output is None:
-        return
-    if output.suffix != ".json":
-        words = "a name that ends in .json"
-        raise NetworkError("bad output", field="--output", expected=words, found=str(output))
-    if not output.parent.is_dir():
-        raise NetworkError("no such folder", file=output.parent, field="--output", cure="Make it first.")
-    if output.exists() and not overwrite:
-        cure = "Choose another --output, or give --overwrite."
-        raise NetworkError("exists already", file=output, cure=cure)
 
 
 def _print(found: dict[str, Any]) -> None:

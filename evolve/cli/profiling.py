@@ -8,6 +8,7 @@ import click
 
 from evolve.cli.output import print_json, print_table
 from evolve.errors import NetworkError
+from evolve.outputs import check_output
 
 #: How many layers the table shows.
 _SHOWN = 10
@@ -72,7 +73,10 @@ def profile(
     loaded = load_network(network, data, task, batch_size)
     target = output or Path(f"{loaded.name}.json")
     journal = target.with_name(f"{target.name}.journal")
-    _check_target(target, journal)
+    check_output(target, (".json", ".json.gz"), overwrite=True, error=NetworkError)
+    # Beside a journal it was written by a process that was killed before it removed that.
+    if target.exists() and not journal.exists():
+        raise NetworkError("exists already", file=target, cure="Choose another --output, or remove it.")
     if report is not None:
         check_report_folder(report)
     groups = [each.split(",") for each in ties] if ties or no_ties else None
@@ -130,14 +134,3 @@ def profile(
     click.echo(f"wrote {target}")
     if report is not None:
         click.echo(f"wrote {report / 'report.md'}")
-
-
-def _check_target(target: Path, journal: Path) -> None:
-    """Refuse a place that cannot be written before hours are spent."""
-    if not target.name.endswith((".json", ".json.gz")):
-        words = "a name that ends in .json or .json.gz"
-        raise NetworkError("bad output", field="--output", expected=words, found=str(target))
-    if target.exists() and not journal.exists():
-        raise NetworkError("exists already", file=target, cure="Choose another --output, or remove it.")
-    if not target.parent.is_dir():
-        raise NetworkError("no such folder", file=target.parent, field="--output", cure="Make it first.")

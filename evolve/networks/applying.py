@@ -17,6 +17,7 @@ from evolve.allocations import Allocation, LayerChoice
 from evolve.errors import FormatError, NetworkError
 from evolve.fields import Words
 from evolve.networks.network import Network, WeightArray, WeightLayer, some
+from evolve.outputs import check_output
 from evolve.quantizers import Quantizer, find_quantizer
 
 #: Small networks may keep this much, whatever their own size.
@@ -168,13 +169,7 @@ def check_place(network: Network, path: Path, overwrite: bool = False) -> None:
     Raises:
         NetworkError: It is such a file.
     """
-    if path.suffix not in network.endings:
-        words = f"a name that ends in {' or '.join(network.endings)}"
-        raise NetworkError("bad output", field="--output", expected=words, found=str(path))
-    if not path.parent.is_dir():
-        raise NetworkError("no such folder", file=path.parent, field="--output", cure="Make it first.")
-    if path.exists() and not overwrite:
-        raise NetworkError("exists already", file=path, cure="Choose another --output, or give --overwrite.")
+    check_output(path, network.endings, overwrite, error=NetworkError)
 
 
 def save_quantized(network: Network, formats: Mapping[str, str], path: Path) -> float:

@@ -13,6 +13,7 @@ from command_line import REFERENCE, assert_refused, tree
 
 from evolve.allocations import load_allocation
 from evolve.datasets import find_dataset
+from evolve.profile_files import save_profile
 
 HAWQ = find_dataset("hawqv3").train[0]
 OPTIMAL = HAWQ.provenance["optimal"]
@@ -140,6 +141,45 @@ def test_a_champion_that_stands_alone(evolve, tmp_path):
     assert 3.5 < found["predicted"]["avg_bits"] <= 4
     assert found["rule"]["name"] == "alone"
     assert evolve(*words, alone).json["layers"] == found["layers"]
+
+
+@pytest.mark.parametrize("how", [("--budget", "size=8MB"), ("--front",)])
+def test_a_file_that_is_there_is_replaced_only_if_asked(evolve, how):
+    Path("chosen.json").write_text("kept")
+    command = ("allocate", "hawqv3", *how, "--output", "chosen.json")
+    assert_refused(evolve(*command), "chosen.json: exists already", "give --overwrite")
+    assert Path("chosen.json").read_text() == "kept"
+    assert evolve(*command, "--overwrite").status == 0
+    assert "resnet18-hawqv3" in Path("chosen.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (("mine.json",), "mine.json"),
+        (("mine.json",), "linked.json"),
+        (("mine.json:resnet18-hawqv3",), "mine.json"),
+        (("folder",), "folder/train/one.json"),
+        (("folder:train",), "folder/train/one.json"),
+        (("own",), "datasets/own/test.json"),
+        (("hawqv3", "--rule", "champion.json"), "champion.json"),
+        (("hawqv3", "--rule", "runs/one"), "runs/one/champion.json"),
+        (("hawqv3", "--rule", "champion.py"), "champion.json"),
+    ],
+)
+def test_what_is_read_is_never_replaced(evolve, arguments, output):
+    for name in ("mine.json", "folder/train/one.json", "datasets/own/test.json"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        save_profile(HAWQ, name)
+    Path("runs/one").mkdir(parents=True)
+    for name in ("champion.json", "champion.py", "runs/one/champion.json"):
+        Path(name).write_text("{}")
+    Path("linked.json").symlink_to("mine.json")
+    before = tree(Path())
+    for front in ((), ("--front",)) if "--rule" not in arguments else ((),):
+        answer = evolve("allocate", *arguments, *front, "--output", output, "--overwrite")
+        assert_refused(answer, output, "this file is read, and would be lost")
+    assert tree(Path()) == before
 
 
 @pytest.mark.parametrize(
