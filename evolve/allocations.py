@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -269,7 +270,8 @@ def save_allocation(allocation: Allocation, path: str | os.PathLike[str]) -> Non
             os.fsync(file.fileno())
         aside.replace(target)
     except OSError as fault:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # its name may be what is wrong
+            aside.unlink()
         raise ProfileError(f"cannot be written ({fault.strerror})", file=path) from None
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from evolve.errors import InputError
+
+#: Bytes of a name. File systems take 255, and what stands beside a file until it is whole has a longer one.
+LONGEST_NAME = 230
 
 
 def check_output(
@@ -32,6 +36,12 @@ def check_output(
     if not path.name[1:].endswith(endings):
         words = f"a name that ends in {' or '.join(endings)}"
         raise error("bad output", field="--output", expected=words, found=str(path))
+    length = len(os.fsencode(path.name))
+    if length > LONGEST_NAME:
+        words = f"at most {LONGEST_NAME} bytes"
+        raise error(
+            "name too long", field="--output", expected=words, found=length, cure="Choose a shorter one."
+        )
     try:
         if not path.parent.is_dir():
             raise error("no such folder", file=path.parent, field="--output", cure="Make it first.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def save_profile(profile: ModelProfile, path: str | os.PathLike[str]) -> None:
             os.fsync(file.fileno())
         aside.replace(target)
     except OSError as fault:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # its name may be what is wrong
+            aside.unlink()
         raise ProfileError(f"cannot be written ({fault.strerror})", file=path) from None
 
 

@@ -1,11 +1,32 @@
-"""Files that are to be written: which are refused."""
+"""Files that are to be written: which are refused, and that the longest name allowed can be written."""
 
 from __future__ import annotations
 
 import pytest
 
-from evolve.errors import BudgetError, InputError
-from evolve.outputs import check_output
+from evolve.allocations import allocation_of, save_allocation
+from evolve.datasets import find_dataset
+from evolve.errors import BudgetError, InputError, ProfileError
+from evolve.outputs import LONGEST_NAME, check_output
+from evolve.profile_files import save_profile
+
+PROFILE = find_dataset("hawqv3").train[0]
+ALLOCATION = allocation_of(PROFILE, [0] * PROFILE.num_layers)
+
+
+@pytest.mark.parametrize(
+    "save", [lambda path: save_profile(PROFILE, path), lambda path: save_allocation(ALLOCATION, path)]
+)
+def test_the_longest_name_can_be_written_and_a_longer_one_is_refused(save, tmp_path):
+    longest = tmp_path / ("ä" * ((LONGEST_NAME - 5) // 2) + "x.json")
+    check_output(longest, (".json",))
+    save(longest)
+    assert [each.name for each in tmp_path.iterdir()] == [longest.name]
+    longer = tmp_path / f"x{longest.name}"
+    with pytest.raises(InputError, match=rf"too long.*{LONGEST_NAME} bytes, found {LONGEST_NAME + 1}"):
+        check_output(longer, (".json",))
+    with pytest.raises(ProfileError, match="cannot be written"):
+        save(tmp_path / f"{'x' * 300}.json")
 
 
 def test_files_that_are_there_or_read(tmp_path):
@@ -14,7 +35,7 @@ def test_files_that_are_there_or_read(tmp_path):
     file.touch()
     with pytest.raises(BudgetError, match=r"exists already.*--overwrite"):
         check_output(file, (".json",), error=BudgetError)
-    check_output(file, (".json",), True, inputs=[tmp_path / "two.json"])
+    check_output(file, (".json",), True, inputs=[tmp_path / "two.json", tmp_path / ("x" * 300)])
     with pytest.raises(InputError, match="would be lost"):
         check_output(file, (".json",), True, inputs=[tmp_path / "two.json", tmp_path / "." / "one.json"])
 

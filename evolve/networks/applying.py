@@ -9,6 +9,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,8 @@ def save_quantized(network: Network, formats: Mapping[str, str], path: Path) -> 
     except (OSError, RuntimeError) as fault:
         raise NetworkError(f"cannot be written ({fault})", file=path) from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or its name is what is wrong
+            aside.unlink()
     signal = noise = 0.0
     for layer, array in weights.items():
         before = network.weights(layer).astype(np.float64)

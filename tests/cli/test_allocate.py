@@ -235,6 +235,8 @@ def test_a_rule_worse_than_one_format_is_replaced_aloud(evolve):
         (("hawqv3", "--sweep", "price"), ["--sweep", "--rule"]),
         (("hawqv3", "--output", "chosen.txt"), ["--output", ".json"]),
         (("hawqv3", "--output", "nowhere/chosen.json"), ["--output", "nowhere"]),
+        (("hawqv3", "--output", "x" * 300 + ".json"), ["--output", "name too long", "at most 230 bytes"]),
+        (("hawqv3", "--output", "x" * 300 + "/chosen.json"), ["--output", "too long"]),
         (("hawqv3", "--front", "--budget", "size=8MB", "--budget", "latency=4"), ["another cost"]),
     ],
 )

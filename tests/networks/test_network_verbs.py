@@ -267,6 +267,7 @@ REFUSED = {
     "no such network": (["good.json", "--model", "nowhere.onnx"], ["nowhere.onnx", "no such file"]),
     "a bad output": (["good.json", *MODEL, "--output", "out.txt"], ["a name that ends in"]),
     "no folder": (["good.json", *MODEL, "--output", "no/{file}"], ["no such folder"]),
+    "a long name": (["good.json", *MODEL, "--output", "x" * 300 + "{file}"], ["name too long", "230 bytes"]),
 }
 
 

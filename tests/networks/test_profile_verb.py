@@ -131,6 +131,10 @@ REFUSED = {
     "a bad tie": (["mine:pair", "--tie", "0,7"], ["no such layer", "'7'"]),
     "a bad output": (["mine:pair", "--output", "one.txt"], [".json.gz"]),
     "no folder": (["mine:pair", "--output", "no/one.json"], ["no such folder"]),
+    "a long name": (
+        ["mine:pair", "--output", "x" * 300 + ".json"],
+        ["name too long", "230 bytes, found 305"],
+    ),
     "no model": (["no.onnx", "--data", "x.npz"], ["no.onnx", "no such file"]),
     "no data": (["bad.onnx"], ["--data FILE.npz"]),
     "no such data": (["bad.onnx", "--data", "x.npz"], ["x.npz", "no such file"]),
