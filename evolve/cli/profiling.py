@@ -92,7 +92,8 @@ def profile(
             progress=progress.show,
         )
     save_profile(made, target)
-    journal.unlink()
+    # Another process may have gone on with it since, and written the same profile.
+    journal.unlink(missing_ok=True)
     if report is not None:
         write_network_report(report, profile_report(made))
     for name, words in made.provenance["notes"].items():

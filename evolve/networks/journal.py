@@ -1,17 +1,20 @@
 """The journal of a profile: one line a measurement, so that a killed one goes on where it was.
 
 The first line says what is measured. A last line that a kill cut off, and so does not end, is dropped and
-measured again. Any other that cannot be read is an error, and stays for whoever reads it to remove.
+measured again. Any other that cannot be read is an error, and stays for whoever reads it to remove. While a
+process writes a journal, no other may.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from evolve.errors import NetworkError
 
@@ -29,29 +32,37 @@ class Journal:
 
     Raises:
         NetworkError: There is a journal and it is not to be resumed, or it is one of something else; or
-            a line is damaged; or it cannot be written.
+            another process writes it; or a line is damaged; or it cannot be written.
     """
 
     def __init__(self, path: Path, heading: Mapping[str, Any], resume: bool) -> None:
         self.path = path
         self.records: list[dict[str, Any]] = []
         heading = json.loads(json.dumps(heading))
+        self._synced = 0.0
         try:
-            before = _whole_lines(path)
-            if before and not resume:
-                raise NetworkError(
-                    "an unfinished profile is here",
-                    file=path,
-                    cure="Continue it with --resume, or remove the file.",
-                )
-            if before:
-                first, *self.records = [self._parsed(*each) for each in enumerate(before, 1)]
-                self._check(first, heading)
-            self._file = path.open("ab")
-            self._file.truncate(sum(len(line) + 1 for line in before))
+            self._file = _open_locked(path)
+            with ExitStack() as undo:
+                undo.callback(self._file.close)
+                self._begin(heading, resume)
+                undo.pop_all()
         except OSError as fault:
             raise NetworkError(f"cannot be written ({fault.strerror})", file=path) from None
-        self._synced = 0.0
+
+    def _begin(self, heading: Mapping[str, Any], resume: bool) -> None:
+        """Read what is there, or write the heading."""
+        # Without a last line that does not end.
+        before = self.path.read_bytes().split(b"\n")[:-1]
+        if before and not resume:
+            raise NetworkError(
+                "an unfinished profile is here",
+                file=self.path,
+                cure="Continue it with --resume, or remove the file.",
+            )
+        if before:
+            first, *self.records = [self._parsed(*each) for each in enumerate(before, 1)]
+            self._check(first, heading)
+        self._file.truncate(sum(len(line) + 1 for line in before))
         if not before:
             self._write(heading)
 
@@ -99,8 +110,27 @@ class Journal:
                 )
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    """Return the lines of a file, without one that does not end."""
-    if not path.exists():
-        return []
-    return path.read_bytes().split(b"\n")[:-1]
+def _open_locked(path: Path) -> BinaryIO:
+    """Open a file to append to, and keep it to this process until it is closed.
+
+    Raises:
+        NetworkError: Another process has it.
+        OSError: It cannot be written.
+    """
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.close()
+            raise NetworkError(
+                "another process works on this profile",
+                file=path,
+                cure="Wait until it has ended, or choose another --output.",
+            ) from None
+        except OSError:
+            return file  # this file system has no locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # its writer has ended, and removed it in between

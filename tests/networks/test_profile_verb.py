@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 import torch
 
 from evolve.cli import main
-from evolve.profile_files import load_profile
+from evolve.errors import NetworkError
+from evolve.networks.journal import Journal
+from evolve.profile_files import load_profile, save_profile
+from evolve.profiles import ModelProfile
 
 MODULE = """
 import sys
@@ -159,6 +163,47 @@ def test_bad_input_is_refused(arguments, said, shell, tmp_path):
     assert "Traceback" not in err
     assert all(words in err for words in said), err
     assert sorted(each.name for each in tmp_path.iterdir() if each.name != "__pycache__") == before
+
+
+def test_two_processes_never_work_on_one_profile(shell, monkeypatch):
+    target, journal = Path("one.json"), Path("one.json.journal")
+    held = Journal(journal, {"profile": "of another process"}, resume=False)
+    before = journal.read_bytes()
+    for resume in ((), ("--resume",)):
+        status, out, err = shell("mine:pair", *QUICK, "--output", target, *resume)
+        assert (status, out) == (2, "")
+        assert "one.json.journal: another process works on this profile" in err
+    assert journal.read_bytes() == before
+    held.close()
+    status, _, err = shell("mine:pair", *QUICK, "--output", target, "--resume")
+    assert "is of something else" in err
+    journal.unlink()
+
+    def finished_by_another(profile: ModelProfile, path: Path) -> None:
+        save_profile(profile, path)
+        journal.unlink()
+
+    monkeypatch.setattr("evolve.profile_files.save_profile", finished_by_another)
+    assert shell("mine:pair", *QUICK, "--output", target)[0] == 0
+    assert not journal.exists()
+
+
+def test_a_journal_that_its_writer_has_just_removed_is_begun_anew(tmp_path, monkeypatch):
+    file, lock = tmp_path / "journal", fcntl.flock
+    file.touch()
+
+    def too_late(opened: object, how: int) -> None:
+        lock(opened, how)
+        monkeypatch.undo()
+        file.unlink()
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    journal = Journal(file, {"profile": "mine"}, resume=True)
+    assert file.read_text() == '{"profile": "mine"}\n'
+    with pytest.raises(NetworkError, match="another process"):
+        Journal(file, {"profile": "mine"}, resume=True)
+    journal.close()
+    Journal(file, {"profile": "mine"}, resume=True).close()
 
 
 def test_nothing_is_overwritten(shell):
