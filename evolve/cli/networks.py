@@ -124,7 +124,9 @@ def apply(
 )
 @click.option("--task", help="classification, language, embedding or regression.  [default: the profile's]")
 @click.option("--batch-size", default=64, show_default=True, help="Samples a batch of an ONNX model.")
-@click.option("--seed", default=0, show_default=True, help="Of the resamples of intervals.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resamples of intervals."
+)
 def check_network(
     spec: str,
     model: str,

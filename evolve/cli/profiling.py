@@ -28,8 +28,20 @@ _TOLD = {"broken": "", "not_measured": "not measured: "}
 @click.option("--resume", is_flag=True, help="Go on with an unfinished profile of the same output.")
 @click.option("--task", help="classification, language, embedding or regression.  [default: by the data]")
 @click.option("--batch-size", default=64, show_default=True, help="Samples a batch of an ONNX model.")
-@click.option("--seed", default=0, show_default=True, help="Of random directions (Fisher, Hessian).")
-@click.option("--hessian-probes", default=8, show_default=True, help="Probes of the Hessian trace, 0: none.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of random directions (Fisher, Hessian).",
+)
+@click.option(
+    "--hessian-probes",
+    type=click.IntRange(0),
+    default=8,
+    show_default=True,
+    help="Probes of the Hessian trace, 0: none.",
+)
 @click.option(
     "--tie",
     "ties",

@@ -294,6 +294,7 @@ def test_bad_input_is_refused(verb, arguments, said, shell, tmp_path):
         (["good.json", *MODEL, "--cache", "mine.py"], ["mine.py", "no cache"]),
         (["good.json", *MODEL, "--output", "good.json"], ["exists already", "--overwrite"]),
         (["good.json", *MODEL, "--task", "art"], ["unknown task"]),
+        (["good.json", *MODEL, "--seed", "-1"], ["--seed", "x>=0"]),
         (["good.json", *MODEL, *PROFILE, "--task", "embedding"], ["another task", "classification"]),
     ],
 )

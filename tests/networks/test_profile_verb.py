@@ -139,6 +139,8 @@ REFUSED = {
         ["mine:pair", "--output", "x" * 300 + ".json"],
         ["name too long", "230 bytes, found 305"],
     ),
+    "a bad seed": (["mine:pair", "--seed", "-1"], ["--seed", "x>=0"]),
+    "bad probes": (["mine:pair", "--hessian-probes", "-1"], ["--hessian-probes", "x>=0"]),
     "no model": (["no.onnx", "--data", "x.npz"], ["no.onnx", "no such file"]),
     "no data": (["bad.onnx"], ["--data FILE.npz"]),
     "no such data": (["bad.onnx", "--data", "x.npz"], ["x.npz", "no such file"]),
