@@ -69,8 +69,16 @@ def read_batches(loader: Iterable[Any], device: torch.device, name: str) -> list
     """Return all batches of a loader.
 
     Raises:
-        NetworkError: It yields nothing, or something that is no batch.
+        NetworkError: It yields nothing, or something that is no batch; or the device holds no numbers.
     """
+    if device.type == "meta":
+        raise NetworkError(
+            "the model has no weights",
+            file=name,
+            expected="weights on a CPU or an accelerator",
+            found=Words("parameters on the meta device"),
+            cure="Load them: model.to_empty(device='cpu'), then model.load_state_dict(...).",
+        )
     try:
         listed = list(loader)
     except TypeError:
@@ -102,6 +110,16 @@ def _read_batch(given: Any, device: torch.device, place: str, name: str) -> Batc
     if not batch.tensors or wrong_label:
         found = [type(each).__name__ for each in (*batch.arguments, *batch.keywords.values(), batch.labels)]
         raise NetworkError("not a batch", file=name, place=place, expected=_FORMS, found=found)
+    first = batch.tensors[0]
+    if not first.numel():
+        raise NetworkError(
+            "a batch of nothing",
+            file=name,
+            place=place,
+            expected="at least one sample",
+            found=Words(f"shape {tuple(first.shape)}"),
+            cure="Leave it out of the loader.",
+        )
     return batch
 
 

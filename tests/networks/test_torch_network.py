@@ -242,6 +242,13 @@ def test_attention_has_second_derivatives_too():
         (nn.Linear(8, 4), ["x"], ["batch 0", "not a batch", "str"]),
         (nn.Linear(8, 4), pairs(3, 7), ["batch 0", "does not run on the data", "RuntimeError"]),
         (nn.Linear(8, 4), pairs(3, 8, classes=99), ["labels do not fit"]),
+        (
+            nn.Linear(8, 4),
+            pairs(3, 8) + pairs(0, 8),
+            ["batch 1", "a batch of nothing", "(0, 8)", "Leave it out"],
+        ),
+        (nn.Embedding(8, 4), [torch.zeros(3, 0, dtype=torch.long)], ["a batch of nothing", "(3, 0)"]),
+        (nn.Linear(8, 4, device="meta"), pairs(3, 8), ["meta device", "model.to_empty", "load_state_dict"]),
     ],
 )
 def test_bad_networks_are_explained(model, data, said):
