@@ -153,7 +153,9 @@ def parse_budget(text: str, profile: ModelProfile) -> Budget:
     cost = find_cost(profile, found["name"], "--budget")
     per_unit = _per_unit(cost, found["unit"], cost.name not in profile.costs)
     limit = float(found["number"]) * per_unit
-    if not math.isfinite(limit) or (limit <= 0 and cost.name in (SIZE, AVG_BITS)):
+    if not math.isfinite(limit):
+        raise BudgetError("bad budget", field=f"--budget {cost.name}", expected="a finite number", found=text)
+    if limit <= 0 and cost.name in (SIZE, AVG_BITS):
         raise BudgetError("bad budget", field=f"--budget {cost.name}", expected="more than 0", found=text)
     if found["unit"] in _BYTES and cost.name == SIZE and per_unit == _BYTES[found["unit"]] * _BITS_A_BYTE:
         cost = Cost(SIZE, cost.table, found["unit"], per_unit)

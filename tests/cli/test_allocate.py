@@ -221,6 +221,8 @@ def test_a_rule_worse_than_one_format_is_replaced_aloud(evolve):
         (("hawqv3", "--budget", "latncy=3"), ["unknown cost", "Did you mean 'latency_ms'"]),
         (("hawqv3", "--budget", "latency=3MB"), ["unknown unit", "found MB"]),
         (("hawqv3", "--budget", "size"), ["bad budget", "size=8.4MB"]),
+        (("hawqv3", "--budget", "avg_bits=1e400"), ["bad budget", "expected a finite number"]),
+        (("hawqv3", "--budget", "avg_bits=0"), ["bad budget", "expected more than 0"]),
         (("hawqv3", "--retention", 0.9, "--minimise", "sise"), ["--minimise", "Did you mean 'size'"]),
         (("hawqv3", "--minimise", "size"), ["--minimise", "--retention"]),
         (("hawqv3", "--retention", 2), ["--retention", "at most 1"]),
