@@ -69,6 +69,18 @@ def _check_layer(name: str, layer: WeightLayer, choice: LayerChoice) -> None:
             found=Words(str(found)),
             cure=_CURE,
         )
+    # Where no shape is known, nothing is known of what the weight is a stack of, unless it is said.
+    known = choice.shape is not None or choice.num_experts != 1
+    if known and choice.num_experts != layer.num_experts:
+        raise NetworkError(
+            "the allocation is for another network",
+            file=name,
+            place=f"layer {choice.name}",
+            field="num_experts",
+            expected=f"{layer.num_experts}, as in the network",
+            found=choice.num_experts,
+            cure=_CURE,
+        )
     try:
         find_quantizer(choice.format)
     except FormatError as error:

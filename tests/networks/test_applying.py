@@ -133,6 +133,8 @@ def changed(network, **changes) -> Allocation:
         ({"name": "other"}, NetworkError, ["another network", "other", "allocation does not have (2)"]),
         ({"shape": (48, 2, 24)}, NetworkError, ["layer 2", "(48, 48)", "(48, 2, 24)", "own profile"]),
         ({"num_params": 47, "shape": None}, NetworkError, ["2304 weights", "found 47 weights"]),
+        ({"num_experts": 4}, NetworkError, ["layer 2", "num_experts", "expected 1", "own profile"]),
+        ({"num_experts": 4, "shape": None}, NetworkError, ["num_experts", "found 4"]),
         ({"format": "INT9"}, FormatError, ["layer 2", "'INT9'", "INT8"]),
     ],
 )
