@@ -5,6 +5,7 @@ Every verb imports what it needs when it runs, so that ``--help`` answers at onc
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -19,7 +20,7 @@ from evolve.cli.networks import apply, check_network
 from evolve.cli.profiling import profile
 from evolve.cli.running import report, resume, run, verify
 from evolve.cli.scoring import evaluate, lineage, optimum
-from evolve.errors import EvolveError
+from evolve.errors import EvolveError, InputError
 
 #: Exit status after Ctrl-C, as shells have it.
 INTERRUPTED = 130
@@ -65,8 +66,18 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("EVOLVE_TRACEBACK"):
             raise
-        click.echo(
-            f"internal error: {type(error).__name__}: {error}. Set EVOLVE_TRACEBACK=1 to see where.", err=True
-        )
-        status = 1
+        status = _say(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(error: Exception) -> int:
+    """Say what nothing else expected, and return the exit status."""
+    # Files are named in many places, and which names are too long only the file system knows.
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        fault = InputError("name of a file too long", found=error.filename, cure="Give a shorter one.")
+        click.echo(f"error: {fault}", err=True)
+        return fault.exit_status
+    click.echo(
+        f"internal error: {type(error).__name__}: {error}. Set EVOLVE_TRACEBACK=1 to see where.", err=True
+    )
+    return 1

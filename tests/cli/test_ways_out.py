@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from command_line import QUICK
+from command_line import QUICK, assert_refused
 
 from evolve import plugins
 from evolve.cli import main
@@ -25,6 +25,19 @@ def test_a_fault_of_ours_is_one_message_too(evolve, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["evolve", "heuristics", "list"])
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("allocate", "hawqv3", "--rule"),
+        ("export", "chosen.json", "--to", "torchao", "--output"),
+        ("export", "chosen.json", "--to", "onnxruntime", "--network"),
+    ],
+)
+def test_a_name_that_is_too_long_is_the_users_fault(evolve, arguments):
+    assert evolve("allocate", "hawqv3", "--output", "chosen.json").status == 0
+    assert_refused(evolve(*arguments, "x" * 300), "too long", "xxx")
 
 
 def test_an_interrupt_is_130(evolve, monkeypatch):
