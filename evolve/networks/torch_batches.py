@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from evolve.errors import NetworkError
@@ -45,7 +47,7 @@ class Batch:
     @property
     def has_decoder(self) -> bool:
         """Whether the outputs are a decoder's, whose rows are not those of the encoder's inputs."""
-        return any(str(key).startswith(_DECODER) for key in self.keywords)
+        return any(str(key).startswith(_DECODER) or key in _LABELS for key in self.keywords)
 
     @property
     def token_ids(self) -> torch.Tensor | None:
@@ -65,8 +67,23 @@ class Batch:
         return found if isinstance(found, torch.Tensor) else None
 
 
-def read_batches(loader: Iterable[Any], device: torch.device, name: str) -> list[Batch]:
+def makes_decoder_inputs(model: nn.Module) -> bool:
+    """Whether a model of an encoder and a decoder can make what the decoder reads of the labels."""
+    paired = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    return paired and "labels" in inspect.signature(model.forward).parameters
+
+
+def read_batches(
+    loader: Iterable[Any], device: torch.device, name: str, needs_labels: bool = False
+) -> list[Batch]:
     """Return all batches of a loader.
+
+    Args:
+        loader: Yields them.
+        device: Where their tensors go.
+        name: The network, for errors.
+        needs_labels: Whether the network makes of the labels what its decoder reads, where nothing else
+            is given.
 
     Raises:
         NetworkError: It yields nothing, or something that is no batch; or the device holds no numbers.
@@ -87,7 +104,17 @@ def read_batches(loader: Iterable[Any], device: torch.device, name: str) -> list
         ) from None
     if not listed:
         raise NetworkError("no data", file=name, field="data", expected="at least one batch")
-    return [_read_batch(each, device, f"batch {at}", name) for at, each in enumerate(listed)]
+    batches = [_read_batch(each, device, f"batch {at}", name) for at, each in enumerate(listed)]
+    return [_with_labels(each) for each in batches] if needs_labels else batches
+
+
+def _with_labels(batch: Batch) -> Batch:
+    """Return a batch that hands its labels on, where they are tokens and its decoder has nothing else."""
+    labels = batch.labels
+    tokens = labels is not None and labels.ndim == 2 and not labels.is_floating_point()
+    if not tokens or batch.has_decoder or batch.arguments:
+        return batch
+    return replace(batch, keywords={**batch.keywords, _LABELS[0]: labels})
 
 
 def _read_batch(given: Any, device: torch.device, place: str, name: str) -> Batch:

@@ -21,6 +21,7 @@ from evolve.networks.torch_batches import (
     choose_task,
     hash_tensors,
     make_targets,
+    makes_decoder_inputs,
     output_tensor,
     read_batches,
     split_batch,
@@ -56,7 +57,7 @@ class TorchNetwork:
         self.model = model.eval()
         self.name = name or type(model).__name__
         device = next((each.device for each in model.parameters()), torch.device("cpu"))
-        self.batches = read_batches(loader, device, self.name)
+        self.batches = read_batches(loader, device, self.name, makes_decoder_inputs(model))
         self.num_batches = len(self.batches)
         self._found = {each.name: each for each in find_torch_layers(model, self._products())}
         if not self._found:

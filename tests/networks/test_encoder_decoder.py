@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from evolve.networks import TorchNetwork, reference_of
+from evolve.networks import TorchNetwork, profile_network, reference_of
 
 CLASSES = 20
 
@@ -104,6 +105,42 @@ def test_a_decoder_may_read_embeddings():
     network = TorchNetwork(Translator(), [given])
     assert network.task == "language"
     assert (network.targets(0).counted.reshape(3, 6) == KEPT).all()
+
+
+class Shifting(Translator):
+    """Makes what its decoder reads of the labels, if they are all that is given."""
+
+    config = SimpleNamespace(is_encoder_decoder=True)
+
+    def forward(
+        self, *, labels: torch.Tensor | None = None, **keywords: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        if labels is not None:
+            before = nn.functional.pad(labels[:, :-1].clamp(min=0), (1, 0))
+            keywords.setdefault("decoder_input_ids", before)
+        return super().forward(**keywords)
+
+
+@pytest.mark.parametrize("source", [6, 9])
+def test_a_model_may_make_what_its_decoder_reads_of_the_labels(source):
+    given = batch(source)
+    ids = nn.functional.pad(given["labels"][:, :-1].clamp(min=0), (1, 0))
+    whole = TorchNetwork(Translator(), [{**given, "decoder_input_ids": ids}])
+    del given["decoder_input_ids"]
+    network = TorchNetwork(Shifting(), [given])
+    assert network.task == "language"
+    np.testing.assert_array_equal(network.targets(0).labels, whole.targets(0).labels)
+    np.testing.assert_array_equal(network.targets(0).counted, whole.targets(0).counted)
+    np.testing.assert_array_equal(network.outputs(0), whole.outputs(0))
+    found, expected = (profile_network(each, ["INT4"], hessian_probes=2) for each in (network, whole))
+    np.testing.assert_array_equal(found.sensitivity, expected.sensitivity)
+    np.testing.assert_array_equal(found.gradient_sensitivity, expected.gradient_sensitivity)
+
+
+def test_labels_are_not_handed_on_where_the_decoder_reads_something_else():
+    given = batch(6)
+    network = TorchNetwork(Shifting(), [given])
+    assert "labels" not in network.batches[0].keywords
 
 
 def test_labels_that_are_all_unknown_leave_every_row_to_compare():
