@@ -1,7 +1,8 @@
 """torchao: an `FqnToConfig` as JSON, as `config_to_dict` writes it and `config_from_dict` reads it.
 
 Source of the format: `torchao.core.config` and `torchao.quantization.quant_api` of torchao 0.18. Keys are
-the paths of modules; torchao quantizes what is named and leaves the rest alone.
+the paths of modules; torchao quantizes what is named and leaves the rest alone. It fails where several
+parameters of one module are named to be left alone, so what is left alone is not named at all.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def export(allocation: Allocation, options: Options) -> Export:
     """
     settled = settle(allocation, options, TARGET, storages)
     configs = {
-        name: None if each.name in PLAIN else dict(each.settings)
-        for at, each in enumerate(settled.storages)
+        name: dict(settled.storages[at].settings)
+        for at in settled.quantized
         for name in settled.every_name(at)
     }
     document = _object("FqnToConfig", 1, {"fqn_to_config": configs})

@@ -123,7 +123,7 @@ def _scheme(config: dict[str, Any], name: str) -> list[Any]:
 
 def _torchao(text: str, name: str, kind: str) -> list[Any]:
     configs = json.loads(text)["_data"]["fqn_to_config"]
-    return [configs[name]] if name in configs else []
+    return [configs.get(name)]
 
 
 def _gptqmodel(text: str, name: str, kind: str) -> list[Any]:

@@ -164,6 +164,28 @@ def test_torchao_runs_them(network, name):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_torchao_leaves_both_stacks_of_a_module_alone(network):
+    pytest.importorskip("torchao")
+    from torchao.core.config import config_from_dict
+    from torchao.quantization import quantize_
+
+    from evolve.networks.applying import make_allocation
+
+    formats = {each.name: "INT4_G32" if len(each.shape) > 1 else "FP32" for each in network.layers}
+    allowed = Options(formats=("INT4_G32",))
+    made = TARGETS["torchao"].export(make_allocation(network, formats, "by hand"), allowed)
+    assert {each.format for each in made.layers if "experts" in each.layer} == {"FP16"}
+    model = copy.deepcopy(network.model)
+    before = copy.deepcopy(model.model.layers[0].mlp.experts.state_dict())
+    quantize_(model, config_from_dict(json.loads(document(made))), filter_fn=None)
+    after = model.model.layers[0].mlp.experts.state_dict()
+    assert all(after[name].equal(each) for name, each in before.items())
+    # Routers are of a class of their own there, which torchao quantizes as any module with a weight.
+    assert type(model.model.layers[0].mlp.gate.weight).__name__ == "IntxUnpackedToInt8Tensor"
+    assert model(**network.batches[0].keywords).logits.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["INT3", "INT4_G32"])
 def test_modelopt_runs_them(network, name, tmp_path: Path):
     pytest.importorskip("modelopt.torch.quantization", exc_type=ImportError)
