@@ -17,6 +17,8 @@ from evolve.networks.onnx_layers import channel_order, find_onnx_layers, find_vi
 
 #: The input at which an operator that onnxruntime quantizes has its weight.
 _WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "Gather": 0}
+#: The types of weights that its quantizers take; they pass over others without a word.
+_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def find_places(allocation: Allocation, options: Options, path: str | os.PathLik
     _name_nodes(graph)
     by_initializer = {each.initializer: each for each in found.values()}
     reads = _find_reads(graph)
+    types = {each.name: each.data_type for each in graph.initializer}
     places = []
     as_written = True
     for name in allocation.names:
@@ -70,7 +73,7 @@ def find_places(allocation: Allocation, options: Options, path: str | os.PathLik
                 "no such layer in the model", file=path, expected=f"one like {known}", found=name
             )
         uses = reads.get(layer.initializer, [])
-        places.append(_place(layer.initializer, uses, layer.axes[0]))
+        places.append(_place(layer.initializer, uses, layer.axes[0], types[layer.initializer]))
         as_written &= all(each.name in written[0] and _written(each.node) in written[1] for each in uses)
     taken = {node for place in places for read in place.reads for node in read.nodes}
     others = {
@@ -123,8 +126,10 @@ def _find_reads(graph: onnx.GraphProto) -> dict[str, list[_Use]]:
     return uses
 
 
-def _place(initializer: str, uses: Sequence[_Use], axis: int) -> Place:
+def _place(initializer: str, uses: Sequence[_Use], axis: int, kind: int) -> Place:
     obstacle = next(filter(None, map(_obstacle, uses)), "")
+    if kind not in _TYPES:
+        obstacle = f"onnxruntime quantizes no weights in {onnx.TensorProto.DataType.Name(kind)}"
     if obstacle:
         return Place(initializer, (), obstacle)
     nodes: dict[tuple[str, str, bool], list[_Use]] = {}

@@ -210,3 +210,28 @@ def test_an_embedding_that_is_the_last_layer_too_is_quantized_in_both(tmp_path: 
     (rounded,) = TARGET.export(Allocation("tied", layers), Options(network=network)).roundings
     assert rounded.written == "FP16"
     assert rounded.why.startswith("Gather (look) and MatMul (last) read this weight")
+
+
+def test_weights_in_types_that_onnxruntime_passes_over_are_left_alone(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "a.weight"], ["a"], name="single"),
+        helper.make_node("Cast", ["a"], ["b"], name="widened", to=TensorProto.DOUBLE),
+        helper.make_node("MatMul", ["b", "b.weight"], ["c"], name="double"),
+        helper.make_node("Gemm", ["c", "c.weight"], ["d"], name="affine"),
+        helper.make_node("Cast", ["d"], ["out"], name="narrowed", to=TensorProto.FLOAT),
+    ]
+    weights = np.random.default_rng(0).normal(size=(3, 64, 64))
+    tensors = dict(zip(("a.weight", "b.weight", "c.weight"), weights, strict=True))
+    tensors["a.weight"] = tensors["a.weight"].astype(np.float32)
+    network = small_network(tmp_path / "double.onnx", nodes, tensors)
+    layers = [
+        layer(name, "Linear", (64, 64), asked)
+        for name, asked in (("a", "INT8"), ("b", "INT8_G32"), ("c", "INT8"))
+    ]
+    export = TARGET.export(Allocation("m", tuple(layers)), Options(network=network))
+    assert [each.format for each in export.layers] == ["INT8", "FP16", "FP16"]
+    assert {each.why for each in export.roundings} == {"onnxruntime quantizes no weights in DOUBLE"}
+    images = [{"x": weights[0, :4].astype(np.float32)}]
+    stored = {each.name: each for each in quantized(network, export, images).graph.initializer}
+    assert stored["a.weight_quantized"].data_type == TensorProto.INT8
+    assert all(stored[name].data_type == TensorProto.DOUBLE for name in ("b.weight", "c.weight"))
