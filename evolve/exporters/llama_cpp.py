@@ -2,7 +2,8 @@
 
 Source of the format: the types of `gguf.GGMLQuantizationType` and their sizes, `gguf.GGML_QUANT_SIZES`; names
 by `gguf.get_tensor_name_map`. Builds differ in which of several matching lines wins, so each line matches
-just one tensor. Vectors stay in F32, whatever a line says, and need none.
+just one tensor. Vectors stay in F32, whatever a line says, and need none; so do the tensors that
+`tensor_allows_quantization` of llama.cpp's `llama-quant.cpp` names, which stay as they come in.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ _GGUF = re.compile(r"^(blk\.\d+\.[a-z0-9_.]+|token_\w+|position_embd|output\w*|c
 _BLOCK = re.compile(r"\.(\d+)(?=\.|$)")
 _EXPERT = re.compile(r"(\.experts)\.\d+(?=\.)")
 
+#: What ``llama-quantize`` never quantizes: parts of names, and whole names.
+_KEPT = re.compile(
+    r"_norm\.weight|ffn_gate_inp\.weight|altup|laurel|per_layer_model_proj|ssm_conv1d|shortconv\.conv\.weight"
+    r"|time_mix_(first|[wva][012]|g[12]|decay_w[12]|lerp_fused)\.weight|attn_rel_b\.weight"
+    r"|\.position_embd|sam\.pos_embd|sam\.neck\.|sam\.net_|\.rel_pos|\.patch_embd|\.patch_merger"
+    r"|^(position_embd|token_types)\.weight$|(?<!weight)$"
+)
+
 _Mapped = Callable[[str], str | None]
 #: Architectures that are named first where several fit.
 _COMMON = ("llama", "qwen2", "bert", "gpt2")
@@ -63,13 +72,27 @@ def export(allocation: Allocation, options: Options) -> Export:
     mapped = _name_map(allocation, options.architecture) if options.architecture else None
     tensors = [_gguf_names(each, allocation, options, mapped) for each in allocation.layers]
     names = [each[0] for each in tensors]
-    settled = settle(allocation, options, TARGET, storages, names=names, fused=False)
+    kept = {
+        layer.name: f"llama-quantize never quantizes {own[0]}, which stays f32 as it comes in"
+        for layer, own in zip(allocation.layers, tensors, strict=True)
+        if any(map(_KEPT.search, own))
+    }
+    settled = settle(
+        allocation,
+        options,
+        TARGET,
+        lambda layer: plain_storages(layer, ("FP32",)) if layer.name in kept else storages(layer),
+        names=names,
+        fused=False,
+        alone=kept,
+    )
     lines = {
         f"^{re.escape(name)}$={_PLAIN_TYPES.get(storage.name) or storage.settings['type']}": None
         for own, storage, layer in zip(tensors, settled.storages, allocation.layers, strict=True)
         if not _is_vector(layer)
         # A file has a shared weight once, or once more under a name that it knows.
         for name in (*own, *filter(None, (_found(each, options, mapped) for each in layer.aliases)))
+        if not _KEPT.search(name)
     }
     return settled.export(TARGET, "".join(f"{each}\n" for each in lines))
 

@@ -135,6 +135,7 @@ def settle(
     fused: bool = True,
     clips: bool = False,
     obstacles: Mapping[str, str] = MappingProxyType({}),
+    alone: Mapping[str, str] = MappingProxyType({}),
 ) -> Settled:
     """Give every layer a format that the target has.
 
@@ -147,6 +148,7 @@ def settle(
         fused: Whether its layers are modules, which its engines fuse.
         clips: Whether it can be told to clip.
         obstacles: Why a layer cannot be stored as any other, in words, by its name.
+        alone: Why a layer is never quantized, whatever it is, in words, by its name.
 
     Raises:
         InputError: The options name a layer that is not there, or only formats that the target lacks.
@@ -165,7 +167,7 @@ def settle(
     for group in format_groups(allocation, names, fused, aliases):
         asked = {at: asked_storage(allocation.layers[at]) for at in group}
         lead = max(group, key=lambda at: (asked[at].code_bits, asked[at].bits))
-        tables = {at: _by_name(allocation.layers[at], formats, options, unreachable) for at in group}
+        tables = {at: _by_name(allocation.layers[at], formats, options, unreachable, alone) for at in group}
         common = [each for name, each in tables[lead].items() if all(name in has for has in tables.values())]
         chosen = nearest(asked[lead], common)
         for at in group:
@@ -173,8 +175,10 @@ def settle(
             layer, written = allocation.layers[at], storages[at]
             # Who can be stored in the fewest ways decides for all.
             order = sorted((at, *group), key=lambda each: len(tables[each]))
-            obstacle = _obstacle(layer.name, [allocation.names[each] for each in order], obstacles)
+            deciding = [allocation.names[each] for each in order]
+            obstacle = _obstacle(layer.name, deciding, obstacles)
             why = _reason(layer, allocation.layers[lead], written, target, options, common, obstacle)
+            why = why and (_obstacle(layer.name, deciding, alone) or why)
             if why is None and is_clipped(layer.format) and not clips:
                 why = f"{target.name} chooses itself how to clip"
             if why is not None:
@@ -193,12 +197,19 @@ def settle(
 
 
 def _by_name(
-    layer: LayerChoice, formats: Formats, options: Options, unreachable: frozenset[str]
+    layer: LayerChoice,
+    formats: Formats,
+    options: Options,
+    unreachable: frozenset[str],
+    alone: Mapping[str, str],
 ) -> dict[str, Storage]:
     """Return how a layer can be stored, by name; leaving it alone is never forbidden."""
     storages = plain_storages(layer) if unreachable.intersection(every_name(layer)) else formats(layer)
-    allowed = (*options.formats, *PLAIN)
-    return {each.name: each for each in storages if not options.formats or each.name in allowed}
+    found = {each.name: each for each in storages}
+    if layer.name not in alone and not options.formats:
+        return found
+    allowed = PLAIN if layer.name in alone else (*options.formats, *PLAIN)
+    return {name: each for name, each in found.items() if name in allowed}
 
 
 def _reason(

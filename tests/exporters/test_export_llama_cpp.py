@@ -171,3 +171,57 @@ def test_without_gguf(monkeypatch: pytest.MonkeyPatch) -> None:
         TARGET.export(llama(), Options())
     with pytest.raises(InputError, match=r"extra 'gguf'.*pip install 'evolve-precision\[gguf\]'"):
         TARGET.export(llama(), LLAMA)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("blk.0.ffn_gate_inp.weight", True),
+        ("blk.0.ffn_gate_inp_shexp.weight", False),
+        ("blk.0.ffn_gate.weight", False),
+        ("blk.0.attn_q_norm.weight", True),
+        ("position_embd.weight", True),
+        ("v.position_embd.weight", True),
+        ("token_types.weight", True),
+        ("token_embd.weight", False),
+        ("per_layer_model_proj.weight", True),
+        ("blk.0.laurel_l.weight", True),
+        ("blk.0.ssm_conv1d.weight", True),
+        ("blk.0.ssm_in.weight", False),
+        ("blk.0.shortconv.conv.weight", True),
+        ("blk.0.shortconv.in_proj.weight", False),
+        ("blk.0.time_mix_w1.weight", True),
+        ("blk.0.time_mix_decay_w2.weight", True),
+        ("blk.0.time_mix_key.weight", False),
+        ("enc.blk.0.attn_rel_b.weight", True),
+        ("blk.0.ssm_a", True),
+    ],
+)
+@pytest.mark.parametrize("asked", ["INT4_G32", "FP16", "FP32"])
+def test_what_llama_quantize_never_quantizes_counts_as_it_comes_in(name: str, kept: bool, asked: str) -> None:
+    given = Allocation(
+        "m", (layer("x", "Linear", (64, 32), asked), layer("y", "Linear", (64, 32), "INT8_G32"))
+    )
+    export = TARGET.export(given, Options(names={"x": name, "y": "blk.0.ffn_up.weight"}))
+    kind = {"INT4_G32": "q4_0", "FP16": "f16", "FP32": "f32"}[asked]
+    lines = [] if kept else [f"^{re.escape(name)}$={kind}"]
+    assert document(export).splitlines() == [*lines, r"^blk\.0\.ffn_up\.weight$=q8_0"]
+    assert export.avg_bits == (8.5 + (32 if kept else export.layers[0].bits)) / 2
+    words = f"llama-quantize never quantizes {name}, which stays f32 as it comes in"
+    assert [each.why for each in export.roundings] == [words] * (kept and asked != "FP32")
+
+
+def test_the_router_and_positions_of_real_architectures() -> None:
+    pytest.importorskip("gguf")
+    for architecture, names in (
+        ("qwen3moe", ("model.layers.0.mlp.gate",)),
+        ("bert", ("embeddings.position_embeddings", "embeddings.token_type_embeddings")),
+        ("gpt2", ("transformer.wpe",)),
+    ):
+        layers = tuple(layer(name, "Embedding", (64, 256), "INT4_G32") for name in names)
+        # Even where the user allows but one type.
+        options = Options(architecture=architecture, formats=("Q8_0",))
+        export = TARGET.export(Allocation("m", layers), options)
+        assert document(export) == ""
+        assert [each.format for each in export.layers] == ["FP32"] * len(names)
+        assert all("never quantizes" in each.why for each in export.roundings)
