@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
-from evolve.exporters.experts import is_stack, modules_pattern
+from evolve.exporters.experts import find_routers, is_stack, modules_pattern
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.notes import kept_apart, saved_types
 from evolve.exporters.rounding import Settled, settle
@@ -44,7 +44,7 @@ def export(allocation: Allocation, options: Options) -> Export:
     Raises:
         InputError: The options name a layer that is not there.
     """
-    settled = settle(allocation, options, TARGET, storages)
+    settled = settle(allocation, options, TARGET, storages, alone=find_routers(allocation))
     groups = config_groups(settled)
     used = {each["format"] for each in groups.values()}
     config = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
 from evolve.exporters.compressed_tensors import INTEGERS
-from evolve.exporters.experts import is_stack, modules_pattern
+from evolve.exporters.experts import find_routers, is_stack, modules_pattern
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.groups import fused_into
 from evolve.exporters.notes import saved_types
@@ -40,7 +40,7 @@ def export(allocation: Allocation, options: Options) -> Export:
     Raises:
         InputError: The options name a layer that is not there.
     """
-    settled = settle(allocation, options, TARGET, storages)
+    settled = settle(allocation, options, TARGET, storages, alone=find_routers(allocation))
     counts = Counter(settled.storages[at].name for at in settled.quantized)
     common = max(counts, key=lambda name: counts[name]) if counts else "INT8_G128"
     heads = [at for at in settled.quantized if allocation.layers[at].kind == "Classifier"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from evolve.allocations import Allocation
 from evolve.exporters import compressed_tensors
+from evolve.exporters.experts import find_routers
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.notes import saved_types
 from evolve.exporters.rounding import settle
@@ -21,7 +22,14 @@ def export(allocation: Allocation, options: Options) -> Export:
     Raises:
         InputError: The options name a layer that is not there.
     """
-    settled = settle(allocation, options, TARGET, compressed_tensors.storages, clips=True)
+    settled = settle(
+        allocation,
+        options,
+        TARGET,
+        compressed_tensors.storages,
+        clips=True,
+        alone=find_routers(allocation),
+    )
     modifier = {
         "ignore": compressed_tensors.ignored(settled),
         "config_groups": compressed_tensors.config_groups(settled, _MSE),

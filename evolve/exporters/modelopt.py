@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
-from evolve.exporters.experts import is_stack
+from evolve.exporters.experts import find_routers, is_stack
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.notes import runs_eagerly, saved_types
 from evolve.exporters.rounding import settle
@@ -38,7 +38,7 @@ def export(allocation: Allocation, options: Options) -> Export:
     Raises:
         InputError: The options name a layer that is not there.
     """
-    settled = settle(allocation, options, TARGET, storages)
+    settled = settle(allocation, options, TARGET, storages, alone=find_routers(allocation))
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for at in settled.quantized:
         for name in settled.every_name(at):

@@ -13,6 +13,7 @@ from export_cases import document, layer
 
 from evolve.allocations import Allocation
 from evolve.exporters import TARGETS, Export, Options
+from evolve.exporters.storage import PLAIN
 
 yaml = pytest.importorskip("yaml")
 
@@ -213,3 +214,37 @@ def test_llm_compressor_runs_them(network, name):
     linearize_moe(model)
     quantized(model, document(made))
     agree(model(**network.batches[0].keywords).logits.detach().numpy() - before, ours)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("target", ["compressed-tensors", "modelopt"])
+def test_what_counts_as_quantized_is_quantized(network, target, tmp_path: Path):
+    from evolve.networks.applying import make_allocation
+
+    formats = {each.name: "INT4_G32" if len(each.shape) > 1 else "FP32" for each in network.layers}
+    made = TARGETS[target].export(make_allocation(network, formats, "by hand"), Options())
+    model = copy.deepcopy(network.model)
+    if target == "modelopt":
+        pytest.importorskip("modelopt.torch.quantization", exc_type=ImportError)
+        import modelopt.torch.quantization as mtq
+        from modelopt.recipe import load_recipe
+
+        file = tmp_path / "modelopt.yaml"
+        file.write_text(document(made), encoding="utf-8")
+        mtq.quantize(model, load_recipe(file).quantize, forward_loop=lambda _: None)
+        modules = [
+            name
+            for name, each in model.named_modules()
+            if getattr(each, "weight_quantizer", None) is not None
+        ]
+        done = {name for name in modules if model.get_submodule(name).weight_quantizer.is_enabled}
+    else:
+        pytest.importorskip("compressed_tensors")
+        from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
+
+        apply_quantization_config(model, QuantizationConfig.model_validate_json(document(made)))
+        done = {name for name, each in model.named_modules() if hasattr(each, "quantization_scheme")}
+    counted = {each.layer for each in made.layers if each.format not in PLAIN}
+    assert done == {name for name in counted if "experts" not in name}
+    (router,) = [each for each in made.layers if each.layer.endswith("mlp.gate")]
+    assert router.format == "FP16"
