@@ -31,7 +31,9 @@ from evolve.exporters.storage import (
     is_clipped,
     plain_storages,
     stored_name,
+    unknown_formats,
 )
+from evolve.quantizers import QUANTIZERS
 
 Formats = Callable[[LayerChoice], Sequence[Storage]]
 """Tells how a target can store a layer, the ways it prefers first."""
@@ -52,6 +54,7 @@ class Settled:
         storages: How each layer is stored, (L,).
         leads: The position of the layer whose wish decided, (L,).
         roundings: The layers that did not get what they asked for.
+        unknown: The formats of which nothing but the bits was known.
     """
 
     allocation: Allocation
@@ -60,6 +63,7 @@ class Settled:
     storages: tuple[Storage, ...]
     leads: tuple[int, ...]
     roundings: tuple[Rounding, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def quantized(self) -> tuple[int, ...]:
@@ -83,12 +87,13 @@ class Settled:
 
     def export(self, target: Target, text: str, notes: Sequence[str] = ()) -> Export:
         """Return the export of a target's one document."""
+        words = f"Formats that are unknown here, taken by their bits: {', '.join(self.unknown)}."
         return Export(
             target=target.name,
             documents={target.file: text},
             layers=self.written,
             roundings=self.roundings,
-            notes=(*notes, target.usage),
+            notes=(*notes, *([words] if self.unknown else []), target.usage),
             avg_bits=average_bits(self.allocation, self.written),
         )
 
@@ -152,8 +157,10 @@ def settle(
 
     Raises:
         InputError: The options name a layer that is not there, or only formats that the target lacks.
+            Or the allocation has a format that differs from a known one by the case of its letters.
     """
     check_options(allocation, options, target)
+    unknown = unknown_formats(allocation, target.formats)
     if names is None:
         names = [options.names.get(name, name) for name in allocation.names]
     aliases = tuple(
@@ -193,6 +200,7 @@ def settle(
         tuple(storages[at] for at in L),
         tuple(leads[at] for at in L),
         tuple(roundings[at] for at in L if at in roundings),
+        unknown,
     )
 
 
@@ -232,7 +240,8 @@ def _reason(
     if all(each.name in PLAIN for each in common) and not options.formats:
         return obstacle or f"{target.name} cannot quantize this weight{_shape(layer)}"
     if name not in target.formats:
-        return f"{target.name} has no {name}"
+        known = name in QUANTIZERS
+        return f"{target.name} has no {name}" if known else f"{name} is unknown here, and taken by its bits"
     if options.formats and name not in options.formats:
         return f"{name} is not among the formats allowed"
     return obstacle or f"{name} does not fit this weight{_shape(layer)}, or one that shares its format"

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from evolve.allocations import LayerChoice
+from evolve.allocations import Allocation, LayerChoice
+from evolve.errors import InputError
 from evolve.exporters.experts import is_stack, split_stack
 from evolve.quantizers import QUANTIZERS, Quantizer
 from evolve.quantizers.grouping import Granularity
@@ -56,6 +57,25 @@ def stored_name(name: str) -> str:
     for ending in _CLIPPINGS:
         name = name.removesuffix(ending)
     return name
+
+
+def unknown_formats(allocation: Allocation, others: Iterable[str]) -> tuple[str, ...]:
+    """Return the formats of an allocation that are neither ours nor others known, so known by bits alone.
+
+    Raises:
+        InputError: One differs from a known one by the case of its letters.
+    """
+    known = {name.upper(): name for name in (*others, *QUANTIZERS)}
+    found: dict[str, None] = {}
+    for at, layer in enumerate(allocation.layers):
+        meant = known.get(layer.format.upper(), layer.format)
+        if meant != layer.format:
+            place = f"layer {at} ({layer.name})"
+            cure = f"Did you mean {meant!r}?"
+            raise InputError("no such format", place=place, field="format", found=layer.format, cure=cure)
+        if stored_name(meant).upper() not in known and meant.upper() not in known:
+            found[meant] = None
+    return tuple(found)
 
 
 def asked_storage(layer: LayerChoice) -> Storage:

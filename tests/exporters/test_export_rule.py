@@ -162,6 +162,38 @@ def test_a_format_of_no_quantizer_is_known_by_its_bits() -> None:
     assert nearest(storage, list(STORAGES.values())).name == "INT4_G32"
 
 
+@EVERY
+def test_a_format_that_is_unknown_is_said(target: str) -> None:
+    known = layer("b", "Linear", (64, 256), "INT4_MSE")
+    export = exported(target, Allocation("m", (layer("a", "Linear", (64, 256), "INT9"), known)))
+    why = {each.layer: each.why for each in export.roundings}
+    assert why["a"] == "INT9 is unknown here, and taken by its bits"
+    assert "unknown" not in why.get("b", "")
+    assert "Formats that are unknown here, taken by their bits: INT9." in export.notes
+    ours = exported(target, Allocation("m", (known,)))
+    assert not [each for each in ours.notes if "unknown" in each]
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("written", "meant"), [("int8", "INT8"), ("Int4_G32", "INT4_G32"), ("nf4", "NF4"), ("fp16", "FP16")]
+)
+def test_a_format_in_small_letters_is_refused(target: str, written: str, meant: str) -> None:
+    layers = (layer("a", "Linear", (8, 64), "INT8"), layer("b", "LayerNorm", (64,), written))
+    words = rf"layer 1 \(b\), format: no such format, found '{written}'\. Did you mean '{meant}'\?"
+    with pytest.raises(InputError, match=words):
+        exported(target, Allocation("m", layers))
+
+
+def test_a_format_of_the_targets_own_is_known_to_it() -> None:
+    asked = layer("a", "Linear", (64, 256), "Q6_K")
+    own = exported("llama.cpp", Allocation("m", (asked,)))
+    assert own.layers[0].format == "Q6_K"
+    assert not own.roundings
+    assert not [each for each in own.notes if "unknown" in each]
+    assert any("bits: Q6_K." in each for each in exported("mlx", Allocation("m", (asked,))).notes)
+
+
 def test_the_widest_of_a_group_decides() -> None:
     given = llama(["INT4_G128", "INT4_G128", "INT8", "INT4_G128", "INT3"])
     export = exported("compressed-tensors", given)
