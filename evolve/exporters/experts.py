@@ -28,6 +28,11 @@ def is_stack(layer: LayerChoice) -> bool:
     return layer.num_experts > 1
 
 
+def unnumbered(name: str) -> str:
+    """Return a name without the number of an expert, which is that of all where they are stacked."""
+    return re.sub(r"(\bexperts)\.\d+\.", r"\1.", name)
+
+
 def split_stack(name: str) -> tuple[str, tuple[str, ...]] | None:
     """Return the path of stacked experts and which modules of each expert their weight holds.
 

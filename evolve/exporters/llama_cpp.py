@@ -84,6 +84,7 @@ def export(allocation: Allocation, options: Options) -> Export:
         lambda layer: plain_storages(layer, ("FP32",)) if layer.name in kept else storages(layer),
         names=names,
         fused=False,
+        merged=True,
         alone=kept,
     )
     lines = {

@@ -6,11 +6,10 @@ MLX 0.32. Affine groups have a scale and an offset in 16 bits each; their last a
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from evolve.allocations import Allocation, LayerChoice
-from evolve.exporters.experts import split_stack
+from evolve.exporters.experts import split_stack, unnumbered
 from evolve.exporters.export import Export, Options, Target
 from evolve.exporters.notes import saved_types
 from evolve.exporters.rounding import settle
@@ -36,7 +35,8 @@ def export(allocation: Allocation, options: Options) -> Export:
     Raises:
         InputError: The options name a layer that is not there.
     """
-    names = [_stacked(options.names.get(each.name, each.name)) for each in allocation.layers]
+    # MLX keeps all experts of a block in one module.
+    names = [unnumbered(options.names.get(each.name, each.name)) for each in allocation.layers]
     settled = settle(allocation, options, TARGET, storages, names=names, fused=False)
     quantization: dict[str, Any] = dict(_DEFAULT)
     for at, storage in enumerate(settled.storages):
@@ -44,11 +44,6 @@ def export(allocation: Allocation, options: Options) -> Export:
             for path in _paths(name):
                 quantization[path] = False if storage.name in PLAIN else dict(storage.settings)
     return settled.export(TARGET, to_json({"quantization": quantization}), saved_types(settled))
-
-
-def _stacked(name: str) -> str:
-    """Return a name without the number of an expert: MLX keeps all of a block in one module."""
-    return re.sub(r"(\bexperts)\.\d+\.", r"\1.", name)
 
 
 def _paths(name: str) -> list[str]:

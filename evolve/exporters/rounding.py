@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from evolve.allocations import Allocation, LayerChoice
+from evolve.errors import InputError
+from evolve.exporters.experts import unnumbered
 from evolve.exporters.export import Export, Options, Rounding, Target, Written, average_bits, check_options
 from evolve.exporters.groups import format_groups
 from evolve.exporters.storage import (
@@ -138,6 +140,7 @@ def settle(
     *,
     names: Sequence[str] | None = None,
     fused: bool = True,
+    merged: bool = False,
     clips: bool = False,
     obstacles: Mapping[str, str] = MappingProxyType({}),
     alone: Mapping[str, str] = MappingProxyType({}),
@@ -151,13 +154,14 @@ def settle(
         formats: How it can store a layer.
         names: What it calls each layer, (L,), where that is not in the options.
         fused: Whether its layers are modules, which its engines fuse.
+        merged: Whether several layers may be one tensor of the target, so that they share a name.
         clips: Whether it can be told to clip.
         obstacles: Why a layer cannot be stored as any other, in words, by its name.
         alone: Why a layer is never quantized, whatever it is, in words, by its name.
 
     Raises:
-        InputError: The options name a layer that is not there, or only formats that the target lacks.
-            Or the allocation has a format that differs from a known one by the case of its letters.
+        InputError: The options name a layer that is not there, two layers alike, or only formats that the
+            target lacks; or a format of the allocation differs from a known one by the case of its letters.
     """
     check_options(allocation, options, target)
     unknown = unknown_formats(allocation, target.formats)
@@ -166,6 +170,8 @@ def settle(
     aliases = tuple(
         tuple(options.names.get(name, name) for name in each.aliases) for each in allocation.layers
     )
+    if not merged:
+        _check_apart(allocation, [(name, *more) for name, more in zip(names, aliases, strict=True)])
     modules = [name for each in allocation.layers for name in every_name(each)]
     unreachable = inner_modules(modules) if fused else frozenset()
     storages: dict[int, Storage] = {}
@@ -202,6 +208,23 @@ def settle(
         tuple(roundings[at] for at in L if at in roundings),
         unknown,
     )
+
+
+def _check_apart(allocation: Allocation, names: Sequence[Sequence[str]]) -> None:
+    """Refuse one name for two layers, of which the target would see one; experts may be stacked under it.
+
+    Args:
+        allocation: The allocation.
+        names: What the target calls the modules that use each layer's weight, (L,).
+    """
+    holders: dict[str, str] = {}
+    for layer, own in zip(allocation.names, names, strict=True):
+        for name in own:
+            first = holders.setdefault(name, layer)
+            if unnumbered(first) != unnumbered(layer):
+                problem = f"{first} and {layer} get one name"
+                cure = "Give each of them a name of its own."
+                raise InputError(problem, field="network-names", found=name, cure=cure)
 
 
 def _by_name(

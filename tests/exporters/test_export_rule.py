@@ -309,6 +309,41 @@ def test_names_of_layers_that_are_not_there() -> None:
         TARGETS["mlx"].export(llama(blocks=1), Options(names={"lm_haed": "head"}))
 
 
+@EVERY
+@pytest.mark.parametrize("shared", ["fc1", "other"])
+def test_two_layers_under_one_name_are_refused(target: str, shared: str) -> None:
+    layers = [layer(name, "Linear", (64, 64), "INT8") for name in ("fc1", "fc2")]
+    given = Allocation("m", (layers[0], replace(layers[1], aliases=("head",))))
+    names = dict.fromkeys(("fc1", "fc2"), shared)
+    if target == "llama.cpp":
+        # Where a file has several layers in one tensor, they share its line and its type.
+        names = dict.fromkeys(("fc1", "fc2", "head"), "blk.0.attn_qkv.weight")
+        assert document(exported(target, given, names=names)) == "^blk\\.0\\.attn_qkv\\.weight$=q8_0\n"
+        return
+    for more in (names, {"head": "fc1"}):
+        with pytest.raises(InputError, match=r"network-names: fc1 and fc2 get one name, found '(fc1|other)'"):
+            exported(target, given, names=more)
+    # Two names of one weight may well be one there, and names may be exchanged.
+    exported(target, given, names={"head": "fc2"})
+    exchanged = exported(target, given, names={"fc1": "fc2", "fc2": "fc1"})
+    assert [each.target_name for each in exchanged.layers] == ["fc2", "fc1"]
+
+
+@EVERY
+def test_experts_may_share_a_name(target: str) -> None:
+    layers = [layer(f"mlp.experts.{at}.up_proj", "Linear", (64, 256), "INT4_ASYM_G32") for at in range(3)]
+    place = "blk.0.ffn_up_exps.weight" if target == "llama.cpp" else "mlp.switch_mlp.up_proj"
+    names = {each.name: place for each in layers}
+    export = exported(target, Allocation("m", tuple(layers)), names=names)
+    assert {each.target_name for each in export.layers} == {place}
+    other = layer("mlp.experts.0.down_proj", "Linear", (64, 256), "INT8")
+    if target != "llama.cpp":
+        with pytest.raises(
+            InputError, match=r"mlp.experts.0.up_proj and mlp.experts.0.down_proj get one name"
+        ):
+            exported(target, Allocation("m", (*layers, other)), names={**names, other.name: place})
+
+
 def test_an_unknown_target() -> None:
     with pytest.raises(InputError, match=r"--to: no such target, found 'torchoa'\. Did you mean 'torchao'"):
         find_target("torchoa")
