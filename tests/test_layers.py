@@ -196,6 +196,7 @@ evolve.networks.torch_batches
 evolve.networks.torch_network
 evolve.networks.torch_gradients
 evolve.networks.onnx_constants
+evolve.networks.onnx_files
 evolve.networks.onnx_graph
 evolve.networks.onnx_layers
 evolve.networks.onnx_data

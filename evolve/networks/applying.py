@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -183,10 +183,15 @@ def check_place(network: Network, path: Path, overwrite: bool = False) -> None:
         NetworkError: It is such a file.
     """
     check_output(path, network.endings, overwrite, error=NetworkError)
+    if path.suffix == ".onnx":
+        # A large model is two files.
+        check_output(path.with_name(f"{path.name}.data"), (".data",), overwrite, error=NetworkError)
 
 
 def save_quantized(network: Network, formats: Mapping[str, str], path: Path) -> float:
     """Write a network with its weights quantized and dequantized; the file appears whole or not at all.
+
+    A large ONNX model has its tensors in a second file, which is moved to its place before the first.
 
     Args:
         network: The network.
@@ -200,15 +205,17 @@ def save_quantized(network: Network, formats: Mapping[str, str], path: Path) -> 
         NetworkError: It cannot be written.
     """
     weights = QuantizedWeights(network).all(formats)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    # A folder, for the file knows the second one by its final name.
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.partial")
     try:
-        network.save(aside, weights)
-        aside.replace(path)
+        aside.mkdir()
+        network.save(aside / path.name, weights)
+        for each in sorted(aside.iterdir(), key=lambda file: file.name == path.name):
+            each.replace(path.with_name(each.name))
     except (OSError, RuntimeError) as fault:
         raise NetworkError(f"cannot be written ({fault})", file=path) from None
     finally:
-        with suppress(OSError):  # it is not there, or its name is what is wrong
-            aside.unlink()
+        shutil.rmtree(aside, ignore_errors=True)
     signal = noise = 0.0
     for layer, array in weights.items():
         before = network.weights(layer).astype(np.float64)

@@ -19,6 +19,7 @@ from evolve.networks.metrics import LABELLED
 from evolve.networks.network import OutputArray, Targets, Value, WeightArray, WeightLayer
 from evolve.networks.onnx_constants import fold_constants, leave_inputs, take_out
 from evolve.networks.onnx_data import choose_batch_size, choose_task, fit_data, make_targets
+from evolve.networks.onnx_files import load_model, save_model
 from evolve.networks.onnx_graph import OnnxGraph
 from evolve.networks.onnx_layers import OnnxLayer, count_weights, find_onnx_layers
 from evolve.networks.slicing import Slices
@@ -50,7 +51,7 @@ class OnnxNetwork:
     ) -> None:
         self.path = Path(path)
         self.name = self.path.stem
-        self.model = _load(self.path)
+        self.model, self._apart = load_model(self.path)
         leave_inputs(self.model.graph)
         found = find_onnx_layers(self.model.graph, fold_constants(self.model.graph))
         if not found:
@@ -103,7 +104,7 @@ class OnnxNetwork:
 
     def model_with(self, weights: Mapping[str, WeightArray]) -> onnx.ModelProto:
         """Return the whole model with some layers' weights replaced."""
-        model = _load(self.path)
+        model, _ = load_model(self.path)
         # Before version 4 an initializer had to be an input too, and those that are made here are none.
         model.ir_version = max(model.ir_version, 4)
         fold_constants(model.graph)
@@ -116,8 +117,11 @@ class OnnxNetwork:
     endings = (".onnx",)
 
     def save(self, path: Path, weights: Mapping[str, WeightArray]) -> None:
-        """Write the model with some layers' weights replaced."""
-        onnx.save(self.model_with(weights), path)
+        """Write the model with some layers' weights replaced, in one file or two as it was read.
+
+        One that is too large for one file is written as two: the tensors as ``NAME.onnx.data``.
+        """
+        save_model(self.model_with(weights), path, self._apart)
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -189,15 +193,6 @@ class OnnxNetwork:
         stored = self._graph.constants[layer.name]
         ordered = tuple(stored.shape[axis] for axis in layer.axes)
         return WeightLayer(layer.name, layer.kind, ordered, layer.initializer, 8 * stored.dtype.itemsize)
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(path)
-    except FileNotFoundError:
-        raise NetworkError("no such file", file=path, expected="an ONNX model") from None
-    except Exception as fault:
-        raise NetworkError(f"cannot be read ({fault})", file=path, expected="an ONNX model") from fault
 
 
 def _hash(arrays: Mapping[str, NDArray[Any]]) -> str:
