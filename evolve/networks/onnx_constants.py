@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,11 +19,13 @@ def fold_constants(graph: onnx.GraphProto) -> dict[str, list[str]]:
 
     Exporters write a weight as a node that holds it, as another name of an equal one, or transposed before
     its product. Folded, every weight is what its operators read; only one that is read both as it is and
-    transposed, as the embedding that is also the last layer, keeps the node that transposes it.
+    transposed, as the embedding that is also the last layer, keeps the node that transposes it. Nodes come
+    in an order that they can run in.
 
     Returns:
         The other names that an initializer had, by its name.
     """
+    sort_nodes(graph)
     _make_initializers(graph)
     others: dict[str, list[str]] = {}
     # There are copies of transposes, and transposes of copies.
@@ -30,6 +33,33 @@ def fold_constants(graph: onnx.GraphProto) -> dict[str, list[str]]:
         pass
     _join_embeddings(graph, others)
     return others
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put every node behind those that make what it reads, and else leave the order as it is.
+
+    Some converters append the nodes that they add; onnxruntime sorts them too.
+    """
+    nodes = list(graph.node)
+    makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+    needed = [{makers[name] for name in names_read(node) if name in makers} for node in nodes]
+    readers: dict[int, list[int]] = {}
+    for at, before in enumerate(needed):
+        for each in before:
+            readers.setdefault(each, []).append(at)
+    ready = [at for at, before in enumerate(needed) if not before]
+    order = []
+    while ready:
+        at = heapq.heappop(ready)
+        order.append(at)
+        for each in readers.get(at, ()):
+            needed[each].remove(at)
+            if not needed[each]:
+                heapq.heappush(ready, each)
+    # A circle is not for us to explain: onnxruntime does.
+    if order != list(range(len(nodes))) and len(order) == len(nodes):
+        del graph.node[:]
+        graph.node.extend(nodes[at] for at in order)
 
 
 def split_uses(graph: onnx.GraphProto) -> None:
