@@ -199,6 +199,7 @@ evolve.networks.onnx_constants
 evolve.networks.onnx_files
 evolve.networks.onnx_graph
 evolve.networks.onnx_layers
+evolve.networks.onnx_left_out
 evolve.networks.onnx_data
 evolve.networks.onnx_network
 evolve.networks.sources

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,11 @@ import onnx
 from numpy.typing import NDArray
 
 from evolve.networks.network import product_kind
-from evolve.networks.onnx_constants import inner_graphs, transpose_order
+from evolve.networks.onnx_constants import transpose_order
 
-_RECURRENT = ("LSTM", "GRU", "RNN")
+RECURRENT = ("LSTM", "GRU", "RNN")
 #: What ONNX calls the inputs of those that are weights: of the input, and of the state before.
 _RECURRENT_WEIGHTS = {1: "W", 2: "R"}
-#: The inputs of those that are biases, those of peepholes included.
-_RECURRENT_BIASES = (3, 7)
 #: Where operators have their weights: the input, and the layer type; None for a matrix product.
 _WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
     "Conv": ((1, "Conv"),),
@@ -26,7 +24,7 @@ _WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
     "Gemm": ((1, None), (0, None)),
     "MatMul": ((1, None), (0, None)),
     "Gather": ((0, "Embedding"),),
-    **dict.fromkeys(_RECURRENT, tuple((place, "Linear") for place in _RECURRENT_WEIGHTS)),
+    **dict.fromkeys(RECURRENT, tuple((place, "Linear") for place in _RECURRENT_WEIGHTS)),
     "BatchNormalization": ((1, "LayerNorm"),),
     "LayerNormalization": ((1, "LayerNorm"),),
     "InstanceNormalization": ((1, "LayerNorm"),),
@@ -34,7 +32,8 @@ _WEIGHT_INPUTS: Mapping[str, tuple[tuple[int, str | None], ...]] = {
     "RMSNormalization": ((1, "LayerNorm"),),
     "SimplifiedLayerNormalization": ((1, "LayerNorm"),),
 }
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+#: The types of the tensors that layers have.
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 #: Names that exporters make up: the node's name says more.
 _MADE_UP = re.compile(r"^(onnx::|val_|_?\d+$|const)|_output_\d+$|_transposed$", re.IGNORECASE)
 
@@ -109,48 +108,12 @@ def find_onnx_layers(graph: onnx.GraphProto, others: Mapping[str, Sequence[str]]
     return list(layers.values())
 
 
-def count_weights(graph: onnx.GraphProto) -> dict[str, int]:
-    """Return how many numbers each float tensor of two axes or more has, by name, those in branches too.
-
-    Left out are what nothing reads, and the biases of recurrent nodes: their other axis is the direction.
-
-    Args:
-        graph: A graph without constants that are no initializers, but for its branches and loops.
-    """
-    used = set(_uses(graph))
-    counts: dict[str, int] = {}
-    for name, tensor in _tensors(graph):
-        size = int(np.prod(tensor.dims))
-        floating = tensor.data_type in (*_FLOATS, onnx.TensorProto.BFLOAT16)
-        if name in used and floating and len(tensor.dims) > 1 and size > 1:
-            # Branches may each have one of the same name.
-            counts[name] = counts.get(name, 0) + size
-    return counts
-
-
-def _uses(graph: onnx.GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        biases = _RECURRENT_BIASES if node.op_type in _RECURRENT else ()
-        yield from (name for place, name in enumerate(node.input) if place not in biases)
-        for inner in inner_graphs(node):
-            yield from _uses(inner)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    yield from ((each.name, each) for each in graph.initializer)
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from ((node.output[0], each.t) for each in node.attribute if each.name == "value")
-        for inner in inner_graphs(node):
-            yield from _tensors(inner)
-
-
 def find_views(graph: onnx.GraphProto) -> dict[str, View]:
     """Return what nodes read initializers as, by the names that they read."""
     views = {
         each.name: View(each.name, tuple(range(len(each.dims))))
         for each in graph.initializer
-        if each.data_type in _FLOATS and len(each.dims)
+        if each.data_type in FLOATS and len(each.dims)
     }
     for node in graph.node:
         view = views.get(node.input[0]) if node.op_type in ("Identity", "Transpose") else None
@@ -170,7 +133,7 @@ def _layer_name(key: str, others: Sequence[str], node: onnx.NodeProto, place: in
     """
     parts = node.name.strip("/").split("/")
     names = [each.removesuffix(".weight") for each in (key, *others) if not _MADE_UP.search(each)]
-    if node.op_type in _RECURRENT:
+    if node.op_type in RECURRENT:
         parts = parts if node.name else next(filter(None, node.output)).strip("/").split("/")
         names.append(".".join([*parts, _RECURRENT_WEIGHTS[place]]))
     else:
@@ -197,7 +160,7 @@ def channel_order(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ...
         transposed = bool(_attribute(node, "transB" if place == 1 else "transA", 0))
         return (0, 1) if transposed == (place == 1) else (1, 0)
     # Recurrent ones are (directions, gates · hidden, in).
-    return (1, 0, 2) if node.op_type in _RECURRENT and rank == 3 else tuple(axes)
+    return (1, 0, 2) if node.op_type in RECURRENT and rank == 3 else tuple(axes)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

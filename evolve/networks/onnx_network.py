@@ -21,7 +21,8 @@ from evolve.networks.onnx_constants import fold_constants, leave_inputs, take_ou
 from evolve.networks.onnx_data import choose_batch_size, choose_task, fit_data, make_targets
 from evolve.networks.onnx_files import load_model, save_model
 from evolve.networks.onnx_graph import OnnxGraph
-from evolve.networks.onnx_layers import OnnxLayer, count_weights, find_onnx_layers
+from evolve.networks.onnx_layers import OnnxLayer, find_onnx_layers
+from evolve.networks.onnx_left_out import count_weights, no_layers
 from evolve.networks.slicing import Slices
 
 
@@ -55,9 +56,7 @@ class OnnxNetwork:
         leave_inputs(self.model.graph)
         found = find_onnx_layers(self.model.graph, fold_constants(self.model.graph))
         if not found:
-            raise NetworkError(
-                "no weight layers", file=path, expected="Conv, Gemm, MatMul or Gather with initializers"
-            )
+            raise no_layers(self.model.graph, self.path)
         self._layers = {each.name: each for each in found}
         self._counts = count_weights(self.model.graph)
         large = take_out(self.model.graph, {each.initializer for each in found})
@@ -125,7 +124,7 @@ class OnnxNetwork:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """The weights that are in no layer, as those inside branches and loops: how many, by tensor."""
+        """The weights in no layer, as quantized ones and those inside branches: how many, by tensor."""
         measured = {layer.parameter for layer in self.layers}
         return {name: count for name, count in self._counts.items() if name not in measured}
 
