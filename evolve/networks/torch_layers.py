@@ -112,8 +112,12 @@ def find_untold(model: nn.Module) -> list[str]:
     known = ("Linear", "Attention")  # by their names, which say nothing of their axes
     return [
         name
-        for name, each in _matrices(model)
-        if each.ndim == 3 and len(each) > 1 and kinds.get(id(each), known[0]) in known
+        for module, name, each in _parameters(model)
+        if each.ndim == 3
+        and len(each) > 1
+        and each.is_floating_point()
+        and not _is_part(module, name.rpartition(".")[2])
+        and kinds.get(id(each), known[0]) in known
     ]
 
 
@@ -123,20 +127,36 @@ def find_left_out(model: nn.Module, layers: Iterable[TorchLayer]) -> dict[str, i
     Such are the parts that a parametrization makes a weight of, and positions that are added to embeddings.
     """
     taken = {id(layer.tensor) for layer in layers}
-    return {name: each.numel() for name, each in _matrices(model) if id(each) not in taken}
+    return {
+        name: each.numel()
+        for _, name, each in _parameters(model)
+        if each.is_floating_point() and id(each) not in taken
+    }
 
 
-def _matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim > 1 and parameter.numel() and parameter.is_floating_point()
-        # Those of experts are stacked too, and are no matrices.
-        if is_matrix and not name.endswith("bias"):
-            yield name, parameter
+def _parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Yield the parameters of two axes or more that are no biases, each once: module, name and parameter."""
+    seen = set()
+    for path, module in model.named_modules():
+        for key, each in module.named_parameters(recurse=False):
+            # The biases of experts are stacked too, and are no matrices.
+            if each.ndim > 1 and each.numel() and not key.endswith("bias") and id(each) not in seen:
+                seen.add(id(each))
+                yield module, ".".join(filter(None, (path, key))), each
+
+
+def _is_part(module: nn.Module, key: str) -> bool:
+    """Whether a weight is made of a parameter before each pass, as older ``weight_norm`` and pruning do.
+
+    The weight is then a plain tensor, and its parts are called as it is and something more.
+    """
+    made = (name for name, each in vars(module).items() if isinstance(each, torch.Tensor))
+    return any(key.startswith(f"{name}_") and "weight" not in key.removeprefix(name) for name in made)
 
 
 def _weights_of(path: str, module: nn.Module, products: _Products) -> Iterator[tuple[str, nn.Parameter, str]]:
     for key, parameter in module.named_parameters(recurse=False):
-        kind = _kind(path, module, key, parameter)
+        kind = None if _is_part(module, key) else _kind(path, module, key, parameter)
         if kind is None and ".".join(filter(None, (path, key))) in products:
             kind = product_kind(path, type(module).__name__, key)
         if kind is not None and parameter.numel() and parameter.is_floating_point():
