@@ -17,6 +17,9 @@ from evolve.networks.torch_products import ProductAxes
 _Products = Mapping[str, ProductAxes]
 _NONE: _Products = MappingProxyType({})
 
+#: Buffers of fewer numbers are constants of the network's code, such as anchors.
+_MANY = 64
+
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -122,16 +125,45 @@ def find_untold(model: nn.Module) -> list[str]:
 
 
 def find_left_out(model: nn.Module, layers: Iterable[TorchLayer]) -> dict[str, int]:
-    """Return the number of weights of each parameter of two axes or more that is in no layer, by its name.
+    """Return the number of weights of each tensor of two axes or more that is in no layer, by its name.
 
-    Such are the parts that a parametrization makes a weight of, and positions that are added to embeddings.
+    Such are the parts that a parametrization makes a weight of, positions that are added to embeddings,
+    complex and quantized parameters, and matrices that are buffers.
     """
     taken = {id(layer.tensor) for layer in layers}
-    return {
+    left = {
         name: each.numel()
         for _, name, each in _parameters(model)
-        if each.is_floating_point() and id(each) not in taken
+        if (_may_be_weights(each) or each.is_complex()) and id(each) not in taken
     }
+    return left | {name: each.numel() for name, each in _stored_buffers(model) if _is_matrix(name, each)}
+
+
+def _may_be_weights(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.dtype in (torch.int8, torch.uint8)
+
+
+def _stored_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the buffers that a file of the model has, each once."""
+    seen = set()
+    for path, module in model.named_modules():
+        for key, each in module.named_buffers(recurse=False):
+            if key not in getattr(module, "_non_persistent_buffers_set", ()) and id(each) not in seen:
+                seen.add(id(each))
+                yield ".".join(filter(None, (path, key))), each
+
+
+def _is_matrix(name: str, buffer: torch.Tensor) -> bool:
+    """Whether a buffer has weights, as a frozen projection, and is no statistics, mask or empty cache."""
+    key = name.rpartition(".")[2]
+    wide = sum(size > 1 for size in buffer.shape) > 1 and buffer.numel() >= _MANY
+    if not wide or not _may_be_weights(buffer) or key.startswith("running_") or key.endswith("bias"):
+        return False
+    if buffer.layout is not torch.strided or buffer.is_meta:
+        return False
+    values = buffer.detach().float()
+    others = values[values != 0]
+    return others.numel() == values.numel() or not bool((others == others[:1]).all())
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
