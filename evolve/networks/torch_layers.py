@@ -20,6 +20,13 @@ _NONE: _Products = MappingProxyType({})
 #: Buffers of fewer numbers are constants of the network's code, such as anchors.
 _MANY = 64
 
+#: Where torch has modules that only hold parameters.
+_HOLDERS = ("torch.nn.modules.container", "torch.nn.modules.module")
+#: The modules, others made of them too, whose weights are used in a way that is known.
+_KNOWN = (
+    *(nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention),
+    *(nn.RNNBase, nn.RNNCellBase, nn.modules.conv._ConvNd),
+)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -88,7 +95,7 @@ def find_torch_layers(model: nn.Module, products: _Products = _NONE) -> list[Tor
 
     Args:
         model: The model.
-        products: How stacked matrices are multiplied with data, by the parameter's name.
+        products: How matrices are multiplied with data, by the parameter's name, where only that tells.
     """
     layers: dict[int, TorchLayer] = {}
     for path, module in model.named_modules():
@@ -101,27 +108,30 @@ def find_torch_layers(model: nn.Module, products: _Products = _NONE) -> list[Tor
             if known is None:
                 used = products.get(full)
                 axis = _channel_axis(module, parameter) if used is None else used.channels
-                layers[id(parameter)] = TorchLayer(
-                    name, kind, full, parameter, axis, is_stack=used is not None
-                )
+                is_stack = used is not None and parameter.ndim == 3
+                layers[id(parameter)] = TorchLayer(name, kind, full, parameter, axis, is_stack=is_stack)
             else:
                 layers[id(parameter)] = replace(known, aliases=(*known.aliases, name))
     return list(layers.values())
 
 
 def find_untold(model: nn.Module) -> list[str]:
-    """Return the parameters of three axes that may be stacked matrices, by name: only their use tells."""
+    """Return the parameters, by name, of which only their use tells what their axes are.
+
+    Those of three axes may be stacked matrices; those of two, in modules that torch does not know, may have
+    their output channels along either.
+    """
     kinds = {id(each.tensor): each.kind for each in find_torch_layers(model)}
-    known = ("Linear", "Attention")  # by their names, which say nothing of their axes
-    return [
-        name
-        for module, name, each in _parameters(model)
-        if each.ndim == 3
-        and len(each) > 1
-        and each.is_floating_point()
-        and not _is_part(module, name.rpartition(".")[2])
-        and kinds.get(id(each), known[0]) in known
-    ]
+    named = ("Linear", "Attention")  # by their names, which say nothing of their axes
+    untold = []
+    for module, name, each in _parameters(model):
+        kind = kinds.get(id(each))
+        may_be_stack = each.ndim == 3 and len(each) > 1 and kind in (None, *named)
+        may_be_either = each.ndim == 2 and kind in named and not _is_known(module)
+        part = _is_part(module, name.rpartition(".")[2])
+        if (may_be_stack or may_be_either) and each.is_floating_point() and not part:
+            untold.append(name)
+    return untold
 
 
 def find_left_out(model: nn.Module, layers: Iterable[TorchLayer]) -> dict[str, int]:
@@ -213,5 +223,15 @@ def _kind(path: str, module: nn.Module, key: str, parameter: torch.Tensor) -> st
 def _channel_axis(module: nn.Module, parameter: torch.Tensor) -> int:
     if isinstance(module, _TRANSPOSED):
         return 1
-    # The linear layer of GPT-2, which is none of torch: (in, out).
-    return 1 if type(module).__name__ == "Conv1D" and parameter.ndim == 2 else 0
+    return 1 if _is_gpt2_linear(module) and parameter.ndim == 2 else 0
+
+
+def _is_known(module: nn.Module) -> bool:
+    place = type(module).__module__
+    is_torchs = place.startswith(("torch.nn.", "torch.ao.")) and place not in _HOLDERS
+    return is_torchs or isinstance(module, _KNOWN) or _is_gpt2_linear(module)
+
+
+def _is_gpt2_linear(module: nn.Module) -> bool:
+    """Whether a module is the linear layer of GPT-2, which is none of torch: (in, out)."""
+    return type(module).__name__ == "Conv1D"

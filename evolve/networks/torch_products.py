@@ -1,7 +1,8 @@
 """Finds parameters that a PyTorch network multiplies its data with, whatever they are called.
 
 Names do not tell: the experts of a mixture are one parameter of three axes, (experts, out, in) in most
-models and (experts, in, out) in some. What it is multiplied with tells.
+models and (experts, in, out) in some, and a matrix of someone's own module may be (in, out) too. What it is
+multiplied with tells.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def find_products(
     """Return how parameters are multiplied with data, by name; those that are not are left out.
 
     Parameters are followed through views, casts and the choice of rows, not through arithmetic. Where one
-    is used in several ways, the first counts.
+    is used in several ways, the first counts. Those of more than two axes are stacked along the first, or
+    nothing is known of them.
 
     Args:
         parameters: All parameters of a network by name, for a product of two of them is no layer.
@@ -54,7 +56,7 @@ def find_products(
     watch = _Watch(parameters)
     with torch.no_grad(), watch:
         run()
-    return watch.found
+    return {name: axes for name, axes in watch.found.items() if parameters[name].ndim == 2 or 0 not in axes}
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own metaclass
