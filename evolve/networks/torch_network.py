@@ -224,8 +224,7 @@ class TorchNetwork:
         parameters = dict(self.model.named_parameters())
         with _same_kernels(), self._blamed_on(0):
             found = find_products(parameters, lambda: self._call(self.batches[0]))
-        # They are stacked along the first axis, or nothing is known of them.
-        return {name: found[name] for name in untold if name in found and 0 not in found[name]}
+        return {name: found[name] for name in untold if name in found}
 
     def _record(self, batch: Batch) -> torch.Tensor:
         """Run a batch, keep its tape and return its output."""

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from evolve.networks import TorchNetwork
 from evolve.networks.torch_layers import find_torch_layers, find_untold
 from evolve.networks.torch_products import ProductAxes, find_products
+from evolve.quantizers import find_quantizer
 
 IN, OUT = 8, 12
 #: What a module makes of its inputs and its weight, and the axis of the output channels.
@@ -94,3 +96,21 @@ def test_ordinary_modules_need_no_run():
     recurrent = (nn.LSTM(4, 4), nn.GRUCell(4, 4))
     attention = (nn.MultiheadAttention(4, 2, kdim=3, vdim=3), nn.TransformerEncoderLayer(4, 2))
     assert find_untold(nn.ModuleList([*products, *tables, *recurrent, *attention])) == []
+
+
+@pytest.mark.parametrize("use", ["right", "linear"])
+def test_scales_are_those_of_the_output_channels(use):
+    torch.manual_seed(0)
+    model, axis = nn.Sequential(nn.Linear(IN, IN), Own(use), nn.Linear(OUT, 3)), USES[use][1]
+    # Channels of different sizes, so that one scale for several would show.
+    sizes = torch.logspace(-2, 2, OUT)
+    model[1].weight.data *= sizes if axis else sizes[:, None]
+    before = model[1].weight.detach().clone()
+    network = TorchNetwork(model, [torch.randn(5, IN)])
+    layer = next(each for each in network.layers if each.name == "1")
+    assert (layer.shape, layer.channel_axis, layer.num_experts) == ((OUT, IN), axis, 1)
+    changed = find_quantizer("INT8").dequantized(network.weights("1"))
+    with network.replaced({"1": changed}):
+        error = model[1].weight.detach() - before
+    assert error.any()
+    assert ((error.T if axis else error).abs().amax(1) < 0.05 * sizes).all()
