@@ -1,4 +1,4 @@
-"""Networks of which parts may not run by themselves, or not for all data: numbers are those of full passes."""
+"""Networks of which parts may not run by themselves, or not for all data: numbers are as in full passes."""
 
 from __future__ import annotations
 
