@@ -127,8 +127,9 @@ def find_untold(model: nn.Module) -> list[str]:
     for module, name, each in _parameters(model):
         kind = kinds.get(id(each))
         may_be_stack = each.ndim == 3 and len(each) > 1 and kind in (None, *named)
-        may_be_either = each.ndim == 2 and kind in named and not _is_known(module)
-        part = _is_part(module, name.rpartition(".")[2])
+        key = name.rpartition(".")[2]
+        may_be_either = each.ndim == 2 and "weight" in key and kind in named and not _is_known(module)
+        part = _is_part(module, key)
         if (may_be_stack or may_be_either) and each.is_floating_point() and not part:
             untold.append(name)
     return untold

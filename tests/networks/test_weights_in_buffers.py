@@ -98,7 +98,8 @@ def test_parameters_that_are_no_floats_are_named(parameter):
 def test_a_shared_buffer_is_named_once():
     model = Net(MATRIX, True)
     model.inner = Net(MATRIX, True)
-    assert TorchNetwork(model, [torch.randn(3, 16)]).left_out == {"extra": 144}
+    # The inner head is in no layer, for nothing calls it.
+    assert TorchNetwork(model, [torch.randn(3, 16)]).left_out == {"extra": 144, "inner.head.weight": 64}
 
 
 def test_a_pruned_weight_is_named_without_its_mask():
