@@ -1,6 +1,6 @@
-"""Allocates a number format to each layer of a network: candidate 47ed2130a53e.
+"""Allocates a number format to each layer of a network: candidate 8d25da15c0f3.
 
-Layers whose share of the weights is above 0.37 % go to FP16. All others go to FP32.
+Layers whose share of the weights is below 0.504 % go to FP32. All others go to FP16.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
@@ -15,9 +15,9 @@ to choose from: names like FP16, or objects with name, bits (per weight) and kin
 
 What it was measured to do:
 
-- train: 94.74 % of the proven optimum
-- valid: 96.44 % of the proven optimum
-- test: 95.56 % of the proven optimum
+- train: 96.13 % of the proven optimum
+- valid: 95.88 % of the proven optimum
+- test: 96.17 % of the proven optimum
 - level: metadata
 - complexity: 26 nodes of syntax
 """
@@ -52,15 +52,15 @@ KNOWN_FORMATS = {
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "param_fraction": 0.0037,
+    "param_fraction": 0.00504,
 }
 
 
 def rule(model, p):
-    high_param_fraction = model.param_fraction > p.param_fraction
+    low_param_fraction = model.param_fraction < p.param_fraction
     return model.select(
-        (high_param_fraction, "FP16"),
-        otherwise="FP32",
+        (low_param_fraction, "FP32"),
+        otherwise="FP16",
     )
 
 

@@ -1,31 +1,15 @@
-"""Allocates a number format to each layer of a network: candidate 1508ba1d2fa3.
+"""Allocates a number format to each layer of a network: candidate ccb681d89575.
 
-In a first pass, each layer goes to the format of least cost, where the cost is the
-share of the weights times the number of bits per weight plus 24.74 times (the
-exponential of minus ((0.4261 for Embedding, 0.5342 for Conv, 0.4935 for Linear, 0.4196
-for Attention, 0.4975 for LayerNorm, 0.3871 for others) times the number of bits per
-weight)) times (the gradient sensitivity plus 0.9464) times (1.298 for Embedding, 0.7695
-for Conv, 0.7111 for Linear, 0.5504 for Attention, 3.802 for LayerNorm, 0.634 for
-others). In the end, each layer goes to the format of least cost, where the cost is the
-share of the weights times the number of bits per weight plus 1.515 times 0.01249 times
-1.317 times the model's total value of (the share of the weights times the number of
-bits per weight in the first pass) times (the model's total value of (the share of the
-weights times the number of bits per weight in the first pass) plus 721.6) times (the
-model's total value of ((the exponential of minus ((0.4261 for Embedding, 0.5342 for
-Conv, 0.4935 for Linear, 0.4196 for Attention, 0.4975 for LayerNorm, 0.3871 for others)
-times the number of bits per weight)) times (the gradient sensitivity plus 0.9464) times
-(1.298 for Embedding, 0.7695 for Conv, 0.7111 for Linear, 0.5504 for Attention, 3.802
-for LayerNorm, 0.634 for others)) in the first pass plus 0.2117) times (the exponential
-of minus ((0.4261 for Embedding, 0.5342 for Conv, 0.4935 for Linear, 0.4196 for
-Attention, 0.4975 for LayerNorm, 0.3871 for others) times the number of bits per
-weight)) times (the gradient sensitivity plus 0.9464) times (1.298 for Embedding, 0.7695
-for Conv, 0.7111 for Linear, 0.5504 for Attention, 3.802 for LayerNorm, 0.634 for
-others).
+Each layer goes to the format of least cost, where the cost is the share of the weights
+times the number of bits per weight plus 74.05 times (the exponential of minus ((0.3696
+for Embedding, 0.5557 for Conv, 0.5051 for Linear, 0.4277 for Attention, 0.4184 for
+LayerNorm, 0.3919 for others) times the number of bits per weight)) times (the gradient
+sensitivity plus 0.5235).
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_232_gradient.py profile.json
-    python rule_232_gradient.py profile.json --json
+    python rule_093_gradient.py profile.json
+    python rule_093_gradient.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
@@ -37,11 +21,11 @@ to choose from: names like FP16, or objects with name, bits (per weight) and kin
 
 What it was measured to do:
 
-- train: 99.92 % of the proven optimum
-- valid: 99.91 % of the proven optimum
-- test: 99.87 % of the proven optimum
+- train: 99.74 % of the proven optimum
+- valid: 99.68 % of the proven optimum
+- test: 99.77 % of the proven optimum
 - level: gradient
-- complexity: 232 nodes of syntax
+- complexity: 93 nodes of syntax
 """
 
 from __future__ import annotations
@@ -75,25 +59,14 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "first_price": 24.74,
-    "second_price": 1.5147,
-    "rate": 0.38709,
-    "rate_embedding": 0.42609,
-    "rate_conv": 0.53423,
-    "rate_linear": 0.49346,
-    "rate_attention": 0.4196,
-    "rate_layernorm": 0.49748,
-    "weight": 0.94644,
-    "weight_2": 0.63404,
-    "weight_embedding": 1.2983,
-    "weight_conv": 0.7695,
-    "weight_linear": 0.71107,
-    "weight_attention": 0.55038,
-    "weight_layernorm": 3.8017,
-    "weight_3": 0.012493,
-    "weight_4": 1.3169,
-    "weight_5": 721.61,
-    "weight_6": 0.21169,
+    "price": 74.05,
+    "rate": 0.39191,
+    "rate_embedding": 0.36958,
+    "rate_conv": 0.55571,
+    "rate_linear": 0.50508,
+    "rate_attention": 0.42768,
+    "rate_layernorm": 0.41841,
+    "weight": 0.52348,
 }
 
 
@@ -103,18 +76,8 @@ def rule(model, p):
         p.rate, Embedding=p.rate_embedding, Conv=p.rate_conv, Linear=p.rate_linear,
         Attention=p.rate_attention, LayerNorm=p.rate_layernorm,
     )
-    loss_factor = np.exp(-(rates * model.bits))
-    loss_factors = model.by_type(
-        p.weight_2, Embedding=p.weight_embedding, Conv=p.weight_conv, Linear=p.weight_linear,
-        Attention=p.weight_attention, LayerNorm=p.weight_layernorm,
-    )
-    loss = loss_factor * (model.gradient_sensitivity + p.weight) * loss_factors
-    first = model.cheapest(weight * model.bits + p.first_price * loss)
-    spent = model.total(weight * model.bits_of(first))
-    lost = model.total(model.pick(loss, first))
-    price_factor = p.weight_3 * (p.weight_4 * spent * (spent + p.weight_5))
-    price = p.second_price * (price_factor * (lost + p.weight_6))
-    return model.cheapest(weight * model.bits + price * loss)
+    loss = np.exp(-(rates * model.bits)) * (model.gradient_sensitivity + p.weight)
+    return model.cheapest(weight * model.bits + p.price * loss)
 
 
 class ProfileError(ValueError):
@@ -154,28 +117,6 @@ class Model:
         """Return each layer's format of least cost, the narrower at a tie."""
         costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
         return np.argmin(costs, axis=0).astype(np.uint8)
-
-    def _full(self, values):
-        """Return values with one entry for each layer."""
-        shape = np.broadcast_shapes(np.shape(values), (self.num_layers,))
-        return np.broadcast_to(values, shape)
-
-    def total(self, values):
-        """Return, at every layer, the sum over all layers."""
-        full = self._full(values)
-        # Rounded as when the rule was made; sum() may differ in the last digit.
-        total = np.add.reduceat(full, [0], axis=-1, dtype=float)
-        return np.broadcast_to(total, full.shape)
-
-    def bits_of(self, choices):
-        """Return the bits per weight of chosen formats."""
-        return self.bits[:, 0, 0][choices]
-
-    def pick(self, table, choices):
-        """Return the values of a (K, 1, N) table at chosen formats."""
-        full = np.broadcast_to(table, (len(self.formats), 1, self.num_layers))
-        rows = np.broadcast_to(choices, (1, 1, self.num_layers)).astype(int)
-        return np.take_along_axis(full, rows, axis=0)[0]
 
 
 def entries(profile: dict, field: str) -> list:

@@ -1,26 +1,22 @@
-"""Allocates a number format to each layer of a network: candidate 9e64c9b6c9ca.
+"""Allocates a number format to each layer of a network: candidate 9b4087c858c8.
 
 In a first pass, each layer goes to the format of least cost, where the cost is the
-share of the weights times the number of bits per weight plus 0.03148 times (the
-exponential of minus ((0.4324 for Embedding, 0.5444 for Conv, 0.4912 for Linear, 0.4249
-for Attention, 0.4997 for LayerNorm, 0.3814 for others) times the number of bits per
-weight)) times (0.9366 for Embedding, 0.4191 for Conv, 0.3512 for Linear, 0.3575 for
-Attention, 2.859 for LayerNorm, 0.4197 for others). In the end, each layer goes to the
-format of least cost, where the cost is the share of the weights times the number of
-bits per weight plus 4.829 times (the model's total value of ((the exponential of minus
-((0.4324 for Embedding, 0.5444 for Conv, 0.4912 for Linear, 0.4249 for Attention, 0.4997
-for LayerNorm, 0.3814 for others) times the number of bits per weight)) times (0.9366
-for Embedding, 0.4191 for Conv, 0.3512 for Linear, 0.3575 for Attention, 2.859 for
-LayerNorm, 0.4197 for others)) in the first pass plus 29.11) times (the exponential of
-minus ((0.4324 for Embedding, 0.5444 for Conv, 0.4912 for Linear, 0.4249 for Attention,
-0.4997 for LayerNorm, 0.3814 for others) times the number of bits per weight)) times
-(0.9366 for Embedding, 0.4191 for Conv, 0.3512 for Linear, 0.3575 for Attention, 2.859
-for LayerNorm, 0.4197 for others).
+share of the weights times (the gradient sensitivity plus 2.051) times the number of
+bits per weight plus 0.2729 times (the exponential of minus ((0.3833 for Embedding,
+0.5319 for Conv, 0.4951 for Linear, 0.4369 for Attention, 0.3896 for LayerNorm, 0.3918
+for others) times the number of bits per weight)) times (the gradient sensitivity plus
+0.5177). In the end, each layer goes to the format of least cost, where the cost is the
+share of the weights times (the gradient sensitivity plus 2.051) times the number of
+bits per weight plus 28.15 times the model's total value of (the share of the weights
+times (the gradient sensitivity plus 2.051) times the number of bits per weight in the
+first pass) times (the exponential of minus ((0.3833 for Embedding, 0.5319 for Conv,
+0.4951 for Linear, 0.4369 for Attention, 0.3896 for LayerNorm, 0.3918 for others) times
+the number of bits per weight)) times (the gradient sensitivity plus 0.5177).
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_194_metadata.py profile.json
-    python rule_194_metadata.py profile.json --json
+    python rule_176_gradient.py profile.json
+    python rule_176_gradient.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
@@ -28,14 +24,15 @@ to choose from: names like FP16, or objects with name, bits (per weight) and kin
 
 - layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
+- gradient_sensitivity: gradient sensitivity
 
 What it was measured to do:
 
-- train: 99.88 % of the proven optimum
-- valid: 99.92 % of the proven optimum
-- test: 99.94 % of the proven optimum
-- level: metadata
-- complexity: 194 nodes of syntax
+- train: 99.85 % of the proven optimum
+- valid: 99.81 % of the proven optimum
+- test: 99.83 % of the proven optimum
+- level: gradient
+- complexity: 176 nodes of syntax
 """
 
 from __future__ import annotations
@@ -69,39 +66,29 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "first_price": 0.03148,
-    "second_price": 4.829,
-    "rate": 0.3814,
-    "rate_embedding": 0.4324,
-    "rate_conv": 0.5444,
-    "rate_linear": 0.4912,
-    "rate_attention": 0.4249,
-    "rate_layernorm": 0.4997,
-    "weight": 0.4197,
-    "weight_embedding": 0.9366,
-    "weight_conv": 0.4191,
-    "weight_linear": 0.3512,
-    "weight_attention": 0.3575,
-    "weight_layernorm": 2.859,
-    "weight_2": 29.11,
+    "first_price": 0.2729,
+    "second_price": 28.15,
+    "weight": 2.051,
+    "rate": 0.3918,
+    "rate_embedding": 0.3833,
+    "rate_conv": 0.5319,
+    "rate_linear": 0.4951,
+    "rate_attention": 0.4369,
+    "rate_layernorm": 0.3896,
+    "weight_2": 0.5177,
 }
 
 
 def rule(model, p):
-    weight = model.param_fraction
+    weight = model.param_fraction * (model.gradient_sensitivity + p.weight)
     rates = model.by_type(
         p.rate, Embedding=p.rate_embedding, Conv=p.rate_conv, Linear=p.rate_linear,
         Attention=p.rate_attention, LayerNorm=p.rate_layernorm,
     )
-    loss_factor = np.exp(-(rates * model.bits))
-    loss_factor_factors = model.by_type(
-        p.weight, Embedding=p.weight_embedding, Conv=p.weight_conv, Linear=p.weight_linear,
-        Attention=p.weight_attention, LayerNorm=p.weight_layernorm,
-    )
-    loss = loss_factor * loss_factor_factors
+    loss = np.exp(-(rates * model.bits)) * (model.gradient_sensitivity + p.weight_2)
     first = model.cheapest(weight * model.bits + p.first_price * loss)
-    lost = model.total(model.pick(loss, first))
-    price = p.second_price * (lost + p.weight_2)
+    spent = model.total(weight * model.bits_of(first))
+    price = p.second_price * spent
     return model.cheapest(weight * model.bits + price * loss)
 
 
@@ -129,6 +116,7 @@ class Model:
                 raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
+        self.gradient_sensitivity = column(layers, "gradient_sensitivity")
 
     def by_type(self, otherwise, **numbers):
         """Return a number for each layer by its type."""
@@ -154,11 +142,9 @@ class Model:
         total = np.add.reduceat(full, [0], axis=-1, dtype=float)
         return np.broadcast_to(total, full.shape)
 
-    def pick(self, table, choices):
-        """Return the values of a (K, 1, N) table at chosen formats."""
-        full = np.broadcast_to(table, (len(self.formats), 1, self.num_layers))
-        rows = np.broadcast_to(choices, (1, 1, self.num_layers)).astype(int)
-        return np.take_along_axis(full, rows, axis=0)[0]
+    def bits_of(self, choices):
+        """Return the bits per weight of chosen formats."""
+        return self.bits[:, 0, 0][choices]
 
 
 def entries(profile: dict, field: str) -> list:

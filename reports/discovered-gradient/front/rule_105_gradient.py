@@ -1,32 +1,15 @@
-"""Allocates a number format to each layer of a network: candidate cfed452483c3.
+"""Allocates a number format to each layer of a network: candidate a76c87379b33.
 
-In a first pass, each layer goes to the format of least cost, where the cost is the
-share of the weights times (0.8147 for layers of type Linear or Classifier, 0.8458 for
-others) times 1.282 times the number of bits per weight plus 67.84 times ((the
-exponential of minus ((0.3468 for Embedding, 0.4541 for Conv, 0.4045 for Linear, 0.3387
-for Attention, 0.4275 for LayerNorm, 0.2987 for others) times the number of bits per
-weight)) divided by (the number of bits per weight divided by (4.112 for Embedding, 1.74
-for Conv, 1.467 for Linear, 1.557 for Attention, 15.62 for LayerNorm, 1.84 for
-others))). In the end, each layer goes to the format of least cost, where the cost is
-the share of the weights times (0.8147 for layers of type Linear or Classifier, 0.8458
-for others) times 1.282 times the number of bits per weight plus 122.5 times the model's
-total value of (the share of the weights times (0.8147 for layers of type Linear or
-Classifier, 0.8458 for others) times 1.282 times the number of bits per weight in the
-first pass) times (the model's total value of ((the exponential of minus ((0.3468 for
-Embedding, 0.4541 for Conv, 0.4045 for Linear, 0.3387 for Attention, 0.4275 for
-LayerNorm, 0.2987 for others) times the number of bits per weight)) divided by (the
-number of bits per weight divided by (4.112 for Embedding, 1.74 for Conv, 1.467 for
-Linear, 1.557 for Attention, 15.62 for LayerNorm, 1.84 for others))) in the first pass
-plus 0.0747) times ((the exponential of minus ((0.3468 for Embedding, 0.4541 for Conv,
-0.4045 for Linear, 0.3387 for Attention, 0.4275 for LayerNorm, 0.2987 for others) times
-the number of bits per weight)) divided by (the number of bits per weight divided by
-(4.112 for Embedding, 1.74 for Conv, 1.467 for Linear, 1.557 for Attention, 15.62 for
-LayerNorm, 1.84 for others))).
+Each layer goes to the format of least cost, where the cost is the share of the weights
+times (the gradient sensitivity plus 2.461) times the number of bits per weight plus
+203.1 times (the exponential of minus ((0.367 for Embedding, 0.5494 for Conv, 0.5223 for
+Linear, 0.4249 for Attention, 0.3951 for LayerNorm, 0.4087 for others) times the number
+of bits per weight)) times (the gradient sensitivity plus 0.6034).
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_232_metadata.py profile.json
-    python rule_232_metadata.py profile.json --json
+    python rule_105_gradient.py profile.json
+    python rule_105_gradient.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
@@ -34,14 +17,15 @@ to choose from: names like FP16, or objects with name, bits (per weight) and kin
 
 - layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
+- gradient_sensitivity: gradient sensitivity
 
 What it was measured to do:
 
-- train: 99.90 % of the proven optimum
-- valid: 99.91 % of the proven optimum
-- test: 99.93 % of the proven optimum
-- level: metadata
-- complexity: 232 nodes of syntax
+- train: 99.82 % of the proven optimum
+- valid: 99.84 % of the proven optimum
+- test: 99.91 % of the proven optimum
+- level: gradient
+- complexity: 105 nodes of syntax
 """
 
 from __future__ import annotations
@@ -75,45 +59,26 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "first_price": 67.84,
-    "second_price": 122.5,
-    "weight": 0.8147,
-    "weight_2": 0.8458,
-    "weight_3": 1.282,
-    "rate": 0.2987,
-    "rate_embedding": 0.3468,
-    "rate_conv": 0.4541,
-    "rate_linear": 0.4045,
-    "rate_attention": 0.3387,
-    "rate_layernorm": 0.4275,
-    "weight_4": 1.84,
-    "weight_embedding": 4.112,
-    "weight_conv": 1.74,
-    "weight_linear": 1.467,
-    "weight_attention": 1.557,
-    "weight_layernorm": 15.62,
-    "weight_5": 0.0747,
+    "price": 203.09,
+    "weight": 2.4608,
+    "rate": 0.40868,
+    "rate_embedding": 0.36701,
+    "rate_conv": 0.54945,
+    "rate_linear": 0.52233,
+    "rate_attention": 0.42485,
+    "rate_layernorm": 0.39506,
+    "weight_2": 0.60336,
 }
 
 
 def rule(model, p):
-    param_fraction_factor = np.where(model.is_type("Linear", "Classifier"), p.weight, p.weight_2)
-    weight = model.param_fraction * param_fraction_factor * p.weight_3
+    weight = model.param_fraction * (model.gradient_sensitivity + p.weight)
     rates = model.by_type(
         p.rate, Embedding=p.rate_embedding, Conv=p.rate_conv, Linear=p.rate_linear,
         Attention=p.rate_attention, LayerNorm=p.rate_layernorm,
     )
-    loss_factor = np.exp(-(rates * model.bits))
-    bits_factors = model.by_type(
-        p.weight_4, Embedding=p.weight_embedding, Conv=p.weight_conv, Linear=p.weight_linear,
-        Attention=p.weight_attention, LayerNorm=p.weight_layernorm,
-    )
-    loss = loss_factor / (model.bits / bits_factors)
-    first = model.cheapest(weight * model.bits + p.first_price * loss)
-    spent = model.total(weight * model.bits_of(first))
-    lost = model.total(model.pick(loss, first))
-    price = p.second_price * (spent * (lost + p.weight_5))
-    return model.cheapest(weight * model.bits + price * loss)
+    loss = np.exp(-(rates * model.bits)) * (model.gradient_sensitivity + p.weight_2)
+    return model.cheapest(weight * model.bits + p.price * loss)
 
 
 class ProfileError(ValueError):
@@ -140,10 +105,7 @@ class Model:
                 raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
-
-    def is_type(self, *names):
-        """Return whether each layer is of one of these types."""
-        return np.isin(self.layer_type, names)
+        self.gradient_sensitivity = column(layers, "gradient_sensitivity")
 
     def by_type(self, otherwise, **numbers):
         """Return a number for each layer by its type."""
@@ -152,45 +114,10 @@ class Model:
             found = np.where(np.isin(self.layer_type, name), number, found)
         return found
 
-    def _index(self, choice):
-        """Return the index of a format given by name; indices stay as they are."""
-        if not isinstance(choice, str):
-            return choice
-        if choice not in self.formats:
-            found = ", ".join(self.formats)
-            raise ProfileError(f"formats: the rule needs {choice}, found {found}")
-        return np.uint8(self.formats.index(choice))
-
-    def where(self, mask, chosen, otherwise):
-        """Return the format ``chosen`` where the mask holds, ``otherwise`` elsewhere."""
-        return np.where(mask, self._index(chosen), self._index(otherwise))
-
     def cheapest(self, cost):
         """Return each layer's format of least cost, the narrower at a tie."""
         costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
         return np.argmin(costs, axis=0).astype(np.uint8)
-
-    def _full(self, values):
-        """Return values with one entry for each layer."""
-        shape = np.broadcast_shapes(np.shape(values), (self.num_layers,))
-        return np.broadcast_to(values, shape)
-
-    def total(self, values):
-        """Return, at every layer, the sum over all layers."""
-        full = self._full(values)
-        # Rounded as when the rule was made; sum() may differ in the last digit.
-        total = np.add.reduceat(full, [0], axis=-1, dtype=float)
-        return np.broadcast_to(total, full.shape)
-
-    def bits_of(self, choices):
-        """Return the bits per weight of chosen formats."""
-        return self.bits[:, 0, 0][choices]
-
-    def pick(self, table, choices):
-        """Return the values of a (K, 1, N) table at chosen formats."""
-        full = np.broadcast_to(table, (len(self.formats), 1, self.num_layers))
-        rows = np.broadcast_to(choices, (1, 1, self.num_layers)).astype(int)
-        return np.take_along_axis(full, rows, axis=0)[0]
 
 
 def entries(profile: dict, field: str) -> list:
