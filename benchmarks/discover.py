@@ -11,10 +11,10 @@ Rules that may not read the losses have theirs fitted. With each level the first
 gradients and with metadata seed 2 was searched too; of the 24 data sets ``suite:501`` to ``suite:512`` and
 ``suite-shift:501`` to ``suite-shift:512`` its rules reached their goals on 19 and 22, those of seed 1 on 23
 and 23. What is fitted is rounded by the processor's own linear algebra, so that searches repeat to the byte
-only on processors of one kind: those with AVX-512 gave the rules just told, one with AVX2 rules that reach
-their goals on 24 and 23. With ``601`` to ``612`` of both kinds that is 47 and 46 of 48 beside 48 and 47,
-and the latter ship. These data sets, on which the search itself was tuned too, are not those of the table:
-test has chosen nothing, nor has any of the table's.
+only on processors of one kind: one gave the rules just told, another, an AMD EPYC with AVX2, rules that
+reach their goals on 24 and 23. With ``601`` to ``612`` of both kinds that is 47 and 46 of 48 beside 48 and
+47, and the latter ship. These data sets, on which the search itself was tuned too, are not those of the
+table: test has chosen nothing, nor has any of the table's.
 """
 
 from __future__ import annotations
