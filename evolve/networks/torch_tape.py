@@ -111,7 +111,7 @@ class Tape:
         """Whether both do the same, so that one can stand for the other."""
         return other is not None and (
             self.output == other.output
-            and _equal(self._calls, other._calls)
+            and self._calls == other._calls
             and self.constants.keys() == other.constants.keys()
             and all(self.constants[each] is other.constants[each] for each in self.constants)
         )
@@ -161,13 +161,6 @@ class Tape:
         """Return the memory of the values' storages, those of the network's own left out."""
         storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in values.values()}
         return sum(each.nbytes() for place, each in storages.items() if place not in self._own)
-
-
-def _equal(some: object, others: object) -> bool:
-    try:
-        return bool(some == others)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError):  # arguments that cannot be compared
-        return False
 
 
 def _step(calls: Sequence[Call]) -> Step:

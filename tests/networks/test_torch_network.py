@@ -1,22 +1,19 @@
-"""PyTorch networks: their layers, tasks, ties and gradients, and what is said about bad ones."""
+"""PyTorch networks: their layers, tasks, outputs and ties."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from small_networks import Block, LanguageModel, build, digits, pairs, tokens, trained_mlp
+from small_networks import Block, LanguageModel, build, pairs, tokens, trained_mlp
 from torch import nn
 
 from evolve.errors import NetworkError
-from evolve.networks import TorchNetwork, find_ties, profile_network, reference_of
-from evolve.networks.replay import Replay
+from evolve.networks import TorchNetwork, find_ties, reference_of
 from evolve.networks.ties import check_ties
-from evolve.networks.torch_gradients import fisher_information, hessian_traces
 
 
 def test_layers_are_in_the_order_they_run_in():
@@ -177,117 +174,6 @@ def test_declared_ties_are_joined_and_checked():
         check_ties(network, [["0", "5"]])
 
 
-def test_fisher_predicts_the_divergence_of_small_changes():
-    network = TorchNetwork(*trained_mlp())
-    reference = reference_of(network)
-    fisher = fisher_information(network, reference, np.random.default_rng(0), draws=200)
-    replay, rng = Replay(network), np.random.default_rng(1)
-    for layer in network.layers:
-        weights = network.weights(layer.name)
-        ratios = []
-        for _ in range(30):
-            change = (0.005 * weights.std() * rng.standard_normal(weights.shape)).astype(np.float32)
-            measured = reference.compare(replay.outputs(layer.name, weights + change)).divergence
-            ratios.append(measured / (0.5 * fisher[layer.name] * change**2).sum())
-        assert np.mean(ratios) == pytest.approx(1, rel=0.25)
-
-
-def test_fisher_of_an_embedding_and_a_regression():
-    for task in ("embedding", "regression"):
-        model = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 8))
-        network = TorchNetwork(model, [digits()[0][:200]], task=task)
-        reference, rng = reference_of(network), np.random.default_rng(0)
-        fisher = fisher_information(network, reference, rng, draws=300)
-        for layer in network.layers:
-            weights, ratios = network.weights(layer.name), []
-            for _ in range(20):
-                change = (0.01 * weights.std() * rng.standard_normal(weights.shape)).astype(np.float32)
-                outputs = [network.outputs(0, {layer.name: weights + change})]
-                ratios.append(
-                    reference.compare(outputs).divergence / (0.5 * fisher[layer.name] * change**2).sum()
-                )
-            assert np.mean(ratios) == pytest.approx(1, rel=0.25)
-
-
-def test_hessian_traces_agree_with_the_exact_ones():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
-    inputs, labels = torch.randn(30, 6), torch.randint(0, 3, (30,))
-    network = TorchNetwork(model, [(inputs, labels)])
-    traces, why_not = hessian_traces(network, np.random.default_rng(0), probes=400)
-    assert why_not is None
-
-    def loss(weight):
-        hidden = torch.tanh(nn.functional.linear(inputs, model[0].weight, model[0].bias))
-        return nn.functional.cross_entropy(nn.functional.linear(hidden, weight, model[2].bias), labels)
-
-    exact = torch.autograd.functional.hessian(loss, model[2].weight.detach()).reshape(12, 12).trace() / 12
-    assert traces["2"] == pytest.approx(float(exact), rel=0.1)
-    assert all(each.grad is None and each.requires_grad for each in model.parameters())
-
-
-def test_attention_has_second_derivatives_too():
-    traces, why_not = hessian_traces(TorchNetwork(*build("language model")), np.random.default_rng(0), 1)
-    assert why_not is None
-    assert "blocks.0.attn.q_proj" in traces
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "said"),
-    [
-        (3, [], ["not a model", "torch.nn.Module", "int"]),
-        (nn.ReLU(), pairs(3, 8), ["no weight layers"]),
-        (nn.Linear(8, 4), 5, ["not a loader", "iterable"]),
-        (nn.Linear(8, 4), [], ["no data"]),
-        (nn.Linear(8, 4), ["x"], ["batch 0", "not a batch", "str"]),
-        (nn.Linear(8, 4), pairs(3, 7), ["batch 0", "does not run on the data", "RuntimeError"]),
-        (nn.Linear(8, 4), pairs(3, 8, classes=99), ["labels do not fit"]),
-        (
-            nn.Linear(8, 4),
-            pairs(3, 8) + pairs(0, 8),
-            ["batch 1", "a batch of nothing", "(0, 8)", "Leave it out"],
-        ),
-        (nn.Embedding(8, 4), [torch.zeros(3, 0, dtype=torch.long)], ["a batch of nothing", "(3, 0)"]),
-        (nn.Linear(8, 4, device="meta"), pairs(3, 8), ["meta device", "model.to_empty", "load_state_dict"]),
-    ],
-)
-def test_bad_networks_are_explained(model, data, said):
-    with pytest.raises(NetworkError) as caught:
-        TorchNetwork(model, data)
-    assert all(words in str(caught.value) for words in said), caught.value
-
-
-class OneLogit(nn.Sequential):
-    """A classifier of two classes, as it is trained with binary cross entropy."""
-
-    def __init__(self, squeezed: bool, cure: str = "x") -> None:
-        super().__init__(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
-        self.squeezed, self.cure = squeezed, cure
-
-    def forward(self, x):
-        x = super().forward(x)
-        return eval(self.cure, {"torch": torch, "x": x[:, 0] if self.squeezed else x})
-
-
-@pytest.mark.parametrize("labels", [(5,), (5, 1)])
-@pytest.mark.parametrize("squeezed", [False, True])
-def test_one_logit_of_two_classes_is_refused_with_a_cure_that_works(squeezed, labels):
-    torch.manual_seed(0)
-    inputs, right = torch.randn(5, 8), torch.tensor([0, 1, 1, 0, 1])
-    model = OneLogit(squeezed)
-    for declared in (None, "classification"):
-        with pytest.raises(NetworkError, match=r"one output for all classes.*--task regression") as caught:
-            TorchNetwork(model, [(inputs, right.reshape(labels))], task=declared)
-    assert TorchNetwork(model, [(inputs, right.reshape(labels))], task="regression").task == "regression"
-    two = OneLogit(squeezed, re.findall(r"torch.*?-1\)", str(caught.value))[0])
-    two.load_state_dict(model.state_dict())
-    measured = reference_of(TorchNetwork(two, [(inputs, right)])).unchanged
-    logits = model(inputs).reshape(-1)
-    assert measured.accuracy == ((logits > 0) == right).float().mean()
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, right.float())
-    assert measured.loss == pytest.approx(loss.item(), rel=1e-5)
-
-
 def test_one_sample_may_lack_an_axis_of_samples():
     network = TorchNetwork(nn.Linear(8, 4), [(torch.ones(8), torch.tensor(3))])
     assert network.task == "classification"
@@ -326,97 +212,6 @@ class Returning(nn.Module):
 def test_one_tensor_of_what_a_model_returns_is_compared(pack, width):
     network = TorchNetwork(Returning(pack), [torch.randn(3, 8)])
     assert network.outputs(0).shape == (3, width)
-
-
-def test_an_output_that_holds_no_tensor_is_refused_with_the_cure():
-    with pytest.raises(NetworkError, match=r"no output.*found Answer\. Wrap the model in one whose forward"):
-        TorchNetwork(Returning(Answer), [torch.randn(3, 8)])
-
-
-@pytest.mark.parametrize(("place", "said"), [("weight", "bad weights"), ("bias", "bad outputs")])
-def test_numbers_that_are_none_are_refused(place, said):
-    model = nn.Linear(8, 4)
-    getattr(model, place).data[0] = float("nan")
-    with pytest.raises(NetworkError, match=said):
-        reference_of(TorchNetwork(model, pairs(3, 8, classes=4)))
-
-
-class Noisy(nn.Module):
-    """Adds noise of a size relative to its outputs, or to its padding alone."""
-
-    def __init__(self, size: float, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.head, self.size = nn.Linear(8, 4).to(dtype), size
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.head(x.to(self.head.weight.dtype)).float()
-        return y + self.size * y.std() * torch.randn_like(y)
-
-
-class Dropping(Noisy):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(nn.functional.dropout(x, 0.1, training=True))
-
-
-@pytest.mark.parametrize(
-    ("model", "random"),
-    [
-        (Dropping(0), True),
-        (Noisy(1e-3), True),
-        (Noisy(1e-6), False),
-        (Noisy(0.1, torch.bfloat16), True),
-        (Noisy(1e-3, torch.bfloat16), False),
-    ],
-)
-def test_a_network_that_is_random_is_refused(model, random, tmp_path):
-    network = TorchNetwork(model, [torch.randn(5, 8), torch.randn(5, 8)])
-    if not random:
-        reference_of(network)
-        return
-    for measure in (profile_network, reference_of):
-        with pytest.raises(NetworkError, match=r"other outputs each time it runs.*model\.eval\(\)"):
-            measure(network)
-    journal = tmp_path / "journal"
-    with pytest.raises(NetworkError):
-        profile_network(network, journal=journal)
-    assert not journal.exists()
-
-
-def test_padding_may_be_random():
-    class Padded(Noisy):
-        def forward(self, input_ids, attention_mask):
-            y = self.head(input_ids)
-            return torch.where(attention_mask[..., None] > 0, y, torch.randn_like(y))
-
-    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    batch = {"input_ids": torch.randn(2, 3, 8), "attention_mask": mask}
-    assert reference_of(TorchNetwork(Padded(0), [batch])).num_rows == 3
-
-
-def test_gradients_that_are_there_stay():
-    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
-    for each in model.parameters():
-        each.grad = torch.ones_like(each)
-    network = TorchNetwork(model, pairs(3, 8, classes=4))
-    fisher_information(network, reference_of(network), np.random.default_rng(0))
-    hessian_traces(network, np.random.default_rng(0), probes=1)
-    assert all((each.grad == 1).all() for each in model.parameters())
-    assert not any(each._post_accumulate_grad_hooks for each in model.parameters())
-
-
-def test_a_shared_weight_has_one_gradient():
-    # The information of a sum of uses is not the sum of informations.
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(4, 4, bias=False)
-
-        def forward(self, x):
-            return self.layer(x) - self.layer(x)
-
-    network = TorchNetwork(Twice(), [torch.randn(20, 4)], task="regression")
-    fisher = fisher_information(network, reference_of(network), np.random.default_rng(0))
-    np.testing.assert_allclose(fisher["layer"], 0, atol=1e-10)
 
 
 def test_a_model_in_training_is_put_in_evaluation_mode():
