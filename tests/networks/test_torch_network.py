@@ -214,6 +214,11 @@ def test_one_tensor_of_what_a_model_returns_is_compared(pack, width):
     assert network.outputs(0).shape == (3, width)
 
 
+def test_an_output_that_holds_no_tensor_is_refused_with_the_cure():
+    with pytest.raises(NetworkError, match=r"no output.*found Answer\. Wrap the model in one whose forward"):
+        TorchNetwork(Returning(Answer), [torch.randn(3, 8)])
+
+
 def test_a_model_in_training_is_put_in_evaluation_mode():
     model = nn.Sequential(Block(16, in_place=False), nn.Dropout(0.5), nn.Linear(16, 4))
     network = TorchNetwork(model.train(), [torch.randn(2, 5, 16)])

@@ -69,11 +69,6 @@ def test_one_logit_of_two_classes_is_refused_with_a_cure_that_works(squeezed, la
     assert measured.loss == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_an_output_that_holds_no_tensor_is_refused_with_the_cure():
-    with pytest.raises(NetworkError, match=r"no output.*found Answer\. Wrap the model in one whose forward"):
-        TorchNetwork(Returning(Answer), [torch.randn(3, 8)])
-
-
 @pytest.mark.parametrize(("place", "said"), [("weight", "bad weights"), ("bias", "bad outputs")])
 def test_numbers_that_are_none_are_refused(place, said):
     model = nn.Linear(8, 4)
