@@ -6,17 +6,18 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
 from evolve.evaluation import Arena, Failure, ModelScores, Task
 from evolve.search.base import Found, Item, Problem, Spread
 
+#: Pieces for each worker that many small calls are handed out in: some take longer than others.
+_PIECES = 8
 Results = list[list[ModelScores | Failure]]
 
 
@@ -74,7 +75,8 @@ class Processes:
 
     def __init__(self, arena: Arena, workers: int, problem: Problem | None = None) -> None:
         # Plugins are not needed there, and modules cannot be sent.
-        sent = None if problem is None else replace(problem, seeds=(), plugins={}, spread=None)
+        sent = None if problem is None else replace(problem, plugins={}, spread=None)
+        self._workers = workers
         self._pool = ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
@@ -88,11 +90,18 @@ class Processes:
             results = self._pool.map(_evaluate_in_worker, tasks)
         return list(results)
 
-    def spread(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> list[Found]:
+    def spread(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> Generator[Found]:
         """Call a function for each item, several at once, with the problem."""
+        size = max(1, len(items) // (_PIECES * self._workers))
+        pieces = [items[start : start + size] for start in range(0, len(items), size)]
         with _interrupts_held():
-            results = self._pool.map(partial(_call_in_worker, function), items)
-        return list(results)
+            futures = [self._pool.submit(_call_in_worker, function, each) for each in pieces]
+        try:
+            for future in futures:
+                yield from future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -161,6 +170,6 @@ def _evaluate_in_worker(task: Task) -> list[ModelScores | Failure]:
     return _worker_arena.evaluate(task)
 
 
-def _call_in_worker(function: Callable[[Problem, Item], Found], item: Item) -> Found:
+def _call_in_worker(function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> list[Found]:
     assert _worker_problem is not None
-    return function(_worker_problem, item)
+    return [function(_worker_problem, each) for each in items]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal
 
 from evolve.errors import TemplateError
@@ -56,6 +56,20 @@ _ARITHMETIC: Mapping[str, type[ast.operator]] = {
 #: Operations that Python writes as operators, which bind more or less tightly.
 OPERATORS = frozenset((*COMPARISONS, *_LOGICAL, *_ARITHMETIC, "not", "negative"))
 _FUNCTIONS = ("log", "sqrt", "exp")
+#: How Python writes operators, and how tightly each binds; what is no operator binds most tightly.
+_SYMBOLS: Mapping[str, tuple[str, int]] = {
+    "less": ("<", 0),
+    "greater": (">", 0),
+    "or": ("|", 1),
+    "and": ("&", 2),
+    "add": ("+", 3),
+    "subtract": ("-", 3),
+    "multiply": ("*", 4),
+    "divide": ("/", 4),
+    "not": ("~", 5),
+    "negative": ("-", 5),
+}
+_ATOM = 6
 #: Reductions of a score over a model's layers, and rankings within it: methods of the view.
 _METHODS = ("total", "mean", "largest", "rank")
 _TWO_ARGUMENT_METHODS: Mapping[str, tuple[Type, Type]] = {
@@ -125,7 +139,7 @@ class Node:
     value: float | str | tuple[str, ...] | None = None
     name: str = ""
 
-    @property
+    @cached_property
     def type(self) -> Type:
         """The type of the value this expression computes."""
         match self.operation:
@@ -159,66 +173,57 @@ class Node:
         for child in self.children:
             yield from child.walk()
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of nodes."""
-        return sum(1 for _ in self.walk())
-
-
-def _attribute(owner: str, name: str) -> ast.expr:
-    return ast.Attribute(ast.Name(owner), name)
-
-
-def _call(owner: str, name: str, *arguments: ast.expr) -> ast.expr:
-    return ast.Call(_attribute(owner, name), list(arguments), [])
-
-
-def _to_ast(node: Node) -> ast.expr:
-    below = [_to_ast(child) for child in node.children]
-    operation = node.operation
-    if operation == "number":
-        return _attribute("p", node.name)
-    if operation == "local":
-        return ast.Name(str(node.value))
-    if operation in ("signal", "table"):
-        return _attribute("model", str(node.value))
-    if operation == "sensitivity":
-        return _call("model", "sensitivity", ast.Constant(str(node.value)))
-    if operation == "is_type":
-        assert isinstance(node.value, tuple)
-        return _call("model", "is_type", *map(ast.Constant, node.value))
-    if operation == "by_type":
-        assert isinstance(node.value, tuple)
-        numbers = [ast.keyword(name, each) for name, each in zip(node.value, below[1:], strict=True)]
-        return ast.Call(_attribute("model", "by_type"), below[:1], numbers)
-    if operation in COMPARISONS:
-        return ast.Compare(below[0], [COMPARISONS[operation]()], [below[1]])
-    if operation in _LOGICAL:
-        return ast.BinOp(below[0], _LOGICAL[operation](), below[1])
-    if operation in _ARITHMETIC:
-        return ast.BinOp(below[0], _ARITHMETIC[operation](), below[1])
-    if operation == "not":
-        return ast.UnaryOp(ast.Invert(), below[0])
-    if operation == "negative":
-        return ast.UnaryOp(ast.USub(), below[0])
-    if operation in _FUNCTIONS or operation == "where":
-        return _call("np", operation, *below)
-    return _call("model", operation, *below)
+        return 1 + sum(child.size for child in self.children)
 
 
 def to_text(node: Node) -> str:
     """Print an expression as Python; numbers must have been named (`name_numbers`)."""
-    return ast.unparse(_to_ast(node)).replace("'", '"')
+    return _printed(node)[0]
+
+
+def _printed(node: Node) -> tuple[str, int]:
+    """Return an expression's text, as `ast.unparse` has it, and how tightly what stands outermost binds."""
+    operation = node.operation
+    if operation in _SYMBOLS:
+        symbol, binding = _SYMBOLS[operation]
+        if len(node.children) == 1:
+            return symbol + _within(node.children[0], binding), binding
+        left, right = node.children
+        # What binds as tightly is joined from the left; comparisons are never chained.
+        least = binding + (operation in COMPARISONS)
+        return f"{_within(left, least)} {symbol} {_within(right, binding + 1)}", binding
+    if operation == "number":
+        return f"p.{node.name}", _ATOM
+    if operation == "local":
+        return str(node.value), _ATOM
+    if operation in ("signal", "table"):
+        return f"model.{node.value}", _ATOM
+    if operation == "sensitivity":
+        return f'model.sensitivity("{node.value}")', _ATOM
+    arguments = [_printed(child)[0] for child in node.children]
+    if operation == "is_type":
+        assert isinstance(node.value, tuple)
+        arguments = [f'"{name}"' for name in node.value]
+    elif operation == "by_type":
+        assert isinstance(node.value, tuple)
+        named = zip(node.value, arguments[1:], strict=True)
+        arguments[1:] = [f"{name}={number}" for name, number in named]
+    owner = "np" if operation in _FUNCTIONS or operation == "where" else "model"
+    return f"{owner}.{operation}({', '.join(arguments)})", _ATOM
+
+
+def _within(node: Node, least: int) -> str:
+    """Print an expression for a place that asks for what binds so tightly at least."""
+    text, binding = _printed(node)
+    return text if binding >= least else f"({text})"
 
 
 def is_format_name(name: str) -> bool:
     """Return whether a format can have this name; which formats there are, only the models know."""
     return name.isascii() and name.replace("_", "").isalnum()
-
-
-@cache
-def _parsed(text: str) -> ast.expr:
-    return ast.parse(text.strip(), mode="eval").body
 
 
 def parse(text: str, expected: Type, parameters: Mapping[str, float], reads: tuple[str, ...] = ()) -> Node:
@@ -234,8 +239,28 @@ def parse(text: str, expected: Type, parameters: Mapping[str, float], reads: tup
         TemplateError: The text is no Python, uses what the language does not have, names
             an unknown parameter, or has another type.
     """
+    form = _form(text, expected, reads)
+
+    def with_values(node: Node) -> Node:
+        if node.operation == "number":
+            if node.name not in parameters:
+                raise TemplateError(
+                    f"parameter {node.name} has no value",
+                    field=f"p.{node.name}",
+                    found=text,
+                    cure=f"Add it under [parameters.{node.name}].",
+                )
+            return Node("number", value=float(parameters[node.name]), name=node.name)
+        return node.with_children(tuple(map(with_values, node.children))) if node.children else node
+
+    return with_values(form)
+
+
+@cache
+def _form(text: str, expected: Type, reads: tuple[str, ...]) -> Node:
+    """Read an expression without the values of its numbers: candidates that differ only in these share it."""
     try:
-        node = _from_ast(_parsed(text), parameters, reads, text)
+        node = _from_ast(ast.parse(text.strip(), mode="eval").body, reads, text)
     except (SyntaxError, ValueError) as error:
         raise TemplateError("not a Python expression", expected=f"a {expected}", found=text) from error
     except (RecursionError, MemoryError) as error:
@@ -245,12 +270,12 @@ def parse(text: str, expected: Type, parameters: Mapping[str, float], reads: tup
     return node
 
 
-def _from_ast(tree: ast.expr, parameters: Mapping[str, float], reads: tuple[str, ...], text: str) -> Node:
+def _from_ast(tree: ast.expr, reads: tuple[str, ...], text: str) -> Node:
     def fail(problem: str, expected: str | None = None, cure: str | None = None) -> TemplateError:
         return TemplateError(problem, field=ast.unparse(tree), expected=expected, found=text, cure=cure)
 
     def combine(operation: str, *parts: ast.expr) -> Node:
-        children = tuple(_from_ast(part, parameters, reads, text) for part in parts)
+        children = tuple(_from_ast(part, reads, text) for part in parts)
         node = Node(operation, children)
         if (operation, tuple(child.type for child in children)) not in _RESULTS:
             kinds = " and ".join(f"a {child.type}" for child in children) or "nothing"
@@ -259,9 +284,7 @@ def _from_ast(tree: ast.expr, parameters: Mapping[str, float], reads: tuple[str,
 
     match tree:
         case ast.Attribute(ast.Name("p"), name):
-            if name not in parameters:
-                raise fail(f"parameter {name} has no value", cure=f"Add it under [parameters.{name}].")
-            return Node("number", value=float(parameters[name]), name=name)
+            return Node("number", name=name)
         case ast.Attribute(ast.Name("model"), name):
             if name in ALL_SIGNALS:
                 return Node("signal", value=name)
@@ -278,7 +301,7 @@ def _from_ast(tree: ast.expr, parameters: Mapping[str, float], reads: tuple[str,
             if not named or any(name not in LAYER_TYPES for name in named) or len({*named}) < len(named):
                 raise fail("unknown layer type", expected=f"some of {', '.join(LAYER_TYPES)}, each once")
             parts = (otherwise, *(each.value for each in keywords))
-            numbers = tuple(_from_ast(part, parameters, reads, text) for part in parts)
+            numbers = tuple(_from_ast(part, reads, text) for part in parts)
             if any(each.operation != "number" for each in numbers):
                 raise fail("by_type takes numbers", expected="parameters p.NAME")
             return Node("by_type", numbers, named)

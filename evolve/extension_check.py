@@ -104,7 +104,7 @@ def _check_operator(plugin: OperatorPlugin, setup: Setup, fault: Fault) -> None:
             for place in places:
                 reseed(_SEED + place)
                 given = [parents[(place * step) % len(parents)] for step in (1, 7)][: plugin.parents]
-                made.append(apply_plugin(plugin, problem, given))
+                made.append(apply_plugin(plugin, problem, [each.candidate for each in given]))
         return made
 
     # In the other order, so that what is kept between calls shows.

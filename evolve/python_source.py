@@ -80,5 +80,20 @@ def complexity(source: str) -> int:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == "allocate":
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            return sum(1 for statement in body for _ in ast.walk(statement))
+            return sum(map(_count_nodes, body))
     return 0
+
+
+def _count_nodes(tree: ast.AST) -> int:
+    # Every rule that a search tries is counted: `ast.walk` takes three times as long.
+    count, left = 0, [tree]
+    while left:
+        node = left.pop()
+        count += 1
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                left.append(value)
+            elif isinstance(value, list):
+                left += [each for each in value if isinstance(each, ast.AST)]
+    return count

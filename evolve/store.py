@@ -19,7 +19,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -65,8 +65,8 @@ def scored_to_json(scored: Scored) -> dict[str, Any]:
         "failure": evaluation.failure,
         "reason": evaluation.reason,
         "complexity": evaluation.complexity,
-        "train": None if evaluation.train is None else asdict(evaluation.train),
-        "valid": None if evaluation.valid is None else asdict(evaluation.valid),
+        "train": None if evaluation.train is None else dict(vars(evaluation.train)),
+        "valid": None if evaluation.valid is None else dict(vars(evaluation.valid)),
     }
 
 
@@ -203,7 +203,7 @@ class RunStore:
             os.fsync(journal.fileno())
             length = journal.tell()
         snapshot = Snapshot(generation, length, strategy, finished)
-        write_atomically(self.path / "snapshot.json", json.dumps(asdict(snapshot)) + "\n")
+        write_atomically(self.path / "snapshot.json", json.dumps(vars(snapshot)) + "\n")
 
     def write(self, name: str, value: Any) -> None:
         """Write another JSON file of the run."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,22 +83,34 @@ class Problem:
     prices: Callable[[Candidate], Candidate] | None = None
     spread: Spread | None = None
 
-    def each(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> list[Found]:
-        """Return what a function of a module, one without side effects, finds for each item, in order."""
+    def each(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> Generator[Found]:
+        """Yield what a function of a module, one without side effects, finds for each item, in order."""
         if self.spread is None:
-            return [function(self, each) for each in items]
-        return self.spread(function, items)
+            yield from (function(self, each) for each in items)
+        else:
+            with closing(self.spread(function, items)) as found:
+                yield from found
+
+
+class Made(NamedTuple):
+    """An offspring with the mark by which novelty knows it, as `Problem.fingerprint` gives it."""
+
+    offspring: Offspring
+    mark: tuple[str, int]
 
 
 class Spread(Protocol):
     """Calls a function for many items at once."""
 
-    def __call__(self, function: Callable[[Problem, Item], Found], items: Sequence[Item], /) -> list[Found]:
-        """Return what the function finds for each item, in order."""
+    def __call__(
+        self, function: Callable[[Problem, Item], Found], items: Sequence[Item], /
+    ) -> Generator[Found]:
+        """Yield what the function finds for each item, in order; closed, it calls it no more."""
 
 
-#: Rounds of proposals a strategy makes to find rules that allocate in a new way.
-_ROUNDS = 12
+#: Proposals a strategy makes at most for each rule that is to allocate in a new way, and how many it draws at
+#: once, for about one of four is new.
+_TRIES, _FOR_EACH = 12, 3
 
 
 class Strategy(Protocol):
@@ -164,33 +177,44 @@ class Novelty:
         """Remember candidates; tells for each whether it was new."""
         # Fingerprinting costs far more than looking up what was seen.
         unseen = {each.id: each for each in candidates if each.id not in self._known}
-        self._known.update(unseen)
         marks = dict(zip(unseen, self._fingerprint(list(unseen.values())), strict=True))
-        fresh = []
-        for each in candidates:
-            behaviour, size = marks.pop(each.id, ("", 0))
-            known = self._simplest.get(behaviour, size + 1) if behaviour else size
-            fresh.append(size < known and size <= self._most_nodes)
-            if fresh[-1]:
-                self._simplest[behaviour] = size
-        return fresh
+        return [self._is_new(each.id, marks.get(each.id)) for each in candidates]
+
+    def is_new(self, made: Made) -> bool:
+        """Remember an offspring whose mark is known; tells whether it was new."""
+        return self._is_new(made.offspring.candidate.id, made.mark)
+
+    def _is_new(self, name: str, mark: tuple[str, int] | None) -> bool:
+        if mark is None or name in self._known:
+            return False
+        self._known.add(name)
+        behaviour, size = mark
+        is_new = size < self._simplest.get(behaviour, size + 1) and size <= self._most_nodes
+        if is_new:
+            self._simplest[behaviour] = size
+        return is_new
 
 
-def gather(make: Callable[[int], list[Offspring]], novelty: Novelty, wanted: int) -> list[Offspring]:
+def gather(make: Callable[[int], Generator[Made]], novelty: Novelty, wanted: int) -> list[Offspring]:
     """Collect new offspring, in a few rounds of proposals; what is missing then is not made up.
 
     Args:
-        make: Makes so many proposals.
+        make: Yields so many proposals.
         novelty: Says which of them are new.
         wanted: How many are wanted.
     """
     found: list[Offspring] = []
-    for _ in range(_ROUNDS):
-        if len(found) >= wanted:
-            break
-        proposals = make(wanted - len(found))
-        new = novelty.add([each.candidate for each in proposals])
-        found += [each for each, is_new in zip(proposals, new, strict=True) if is_new]
+    left = _TRIES * wanted
+    while left > 0 and len(found) < wanted:
+        count = min(left, _FOR_EACH * (wanted - len(found)) + _FOR_EACH)
+        left -= count
+        # Closed at the last one that is wanted, and nobody need make the others.
+        with closing(make(count)) as proposals:
+            for each in proposals:
+                if novelty.is_new(each):
+                    found.append(each.offspring)
+                if len(found) == wanted:
+                    break
     return found
 
 

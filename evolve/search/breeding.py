@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from evolve.candidates import Evaluation, Offspring, Scored
 from evolve.grammar import seeded
-from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, gather, rank_key
-from evolve.search.calibration import calibrated, spent_by
-from evolve.search.fitting import Wanted, family_of, newcomer_of
-from evolve.search.operators import Select, apply_operator
+from evolve.search.base import CandidateSeeds, Made, Novelty, Problem, check_count, gather, rank_key
+from evolve.search.calibration import spent_by
+from evolve.search.making import Order, Siblings, made_by, siblings_of
+from evolve.search.operators import Select, parents_of
 from evolve.search.rates import OperatorRates
 from evolve.search.refiner import Refiner
-from evolve.variation import redraw_parameters, words_for_numbers
 
 #: Refinement takes at most one of so many offspring, where other operators are in use.
 _REFINED_SHARE = 2
@@ -45,6 +44,7 @@ class Breeder:
         self._asked: list[Offspring] = []
         self._parents: dict[str, Scored] = {}
         self._best: Scored | None = None
+        self._spent: tuple[str, float] | None = None  # by the best, once somebody asked
         # What was evaluated before this generation is forgotten, but for what was met again.
         self._since = 0
         self._met_again: list[str] = []
@@ -118,20 +118,18 @@ class Breeder:
         names = [name for name in shares if name != "refine"] or ["parameters"]
         weights = [shares.get(name, 1.0) for name in names]
 
-        def noted() -> Scored:
-            parent = select()
-            self._parents[parent.candidate.id] = parent
-            return parent
-
         with seeded() as reseed:
 
-            def make(count: int) -> list[Offspring]:
-                proposals = []
+            def make(count: int) -> Generator[Made]:
+                orders = []
                 for draw in self._seeds.draw(count):
                     reseed(draw)
                     (operator,) = random.choices(names, weights)
-                    proposals.append(apply_operator(operator, self._problem, noted))
-                return self._prepared(proposals)
+                    parents = [select() for _ in range(parents_of(operator, self._problem))]
+                    self._parents |= {each.candidate.id: each for each in parents}
+                    rules = tuple(each.candidate for each in parents)
+                    orders.append(Order(operator, rules, random.getstate(), self._bits_of_newcomers))
+                return self._made(orders)
 
             if not self.tunes:
                 return gather(make, self._novelty, wanted)
@@ -142,53 +140,46 @@ class Breeder:
                 if not first:
                     break
                 found += first
-                siblings = self._siblings(first, reseed)[: wanted - len(found)]
-                new = self._novelty.add([each.candidate for each in siblings])
-                found += [each for each, is_new in zip(siblings, new, strict=True) if is_new]
+                siblings = self._siblings(first)[: wanted - len(found)]
+                found += [each.offspring for each in siblings if self._novelty.is_new(each)]
             return found
 
-    def _prepared(self, proposals: list[Offspring]) -> list[Offspring]:
-        """Fit random rules, where there are fits, and let them spend as many bits as the best rule so far."""
-        places = [place for place, each in enumerate(proposals) if each.operator == "newcomer"]
-        bits = self._bits_of_best() if places and self.tunes else None
-        newcomers = [(proposals[place].candidate, math.nan if bits is None else bits) for place in places]
-        found = self._problem.each(newcomer_of, newcomers)
-        for place, (candidate, is_fitted) in zip(places, found, strict=True):
-            made = proposals[place]
-            how = ", its numbers set by fit and price" if is_fitted else ""
-            proposals[place] = replace(made, candidate=candidate, change=made.change + how)
-        return proposals
+    def _made(self, orders: Sequence[Order]) -> Generator[Made]:
+        """Make what was drawn; what an operator from a plugin makes, here, where plugins are."""
+        plugins = self._problem.plugins
+        with closing(
+            self._problem.each(made_by, [each for each in orders if each.operator not in plugins])
+        ) as others:
+            for each in orders:
+                yield made_by(self._problem, each) if each.operator in plugins else next(others)
 
-    def _siblings(self, first: Sequence[Offspring], reseed: Callable[[int], None]) -> list[Offspring]:
+    def _siblings(self, first: Sequence[Offspring]) -> list[Made]:
         """Give new structures other numbers too, so that they are not judged by those they came with."""
         draws = self._seeds.draw(len(first))
-        chosen = [pair for pair in zip(first, draws, strict=True) if self._has_new_numbers(pair[0])]
-        parents = [self._parents.get(each.parents[0]) for each, _ in chosen]
-        best = self._bits_of_best()
-        wanted = [
-            Wanted(each.candidate, None if parent is None else parent.candidate, best)
-            for (each, _), parent in zip(chosen, parents, strict=True)
-        ]
-        families = self._problem.each(family_of, wanted)
-        found = []
-        for (each, draw), parent, (family, bits) in zip(chosen, parents, families, strict=True):
-            if family:
-                how = "its price set: " if self._problem.fit is None else "fitted to losses: "
-                drawn = family[: _BROOD - 1]
-            else:
-                reseed(draw)
-                how = ""
-                kept = {} if parent is None else dict(parent.candidate.parameters)
-                template = self._problem.templates[each.candidate.template]
-                drawn = [redraw_parameters(each.candidate, template, kept) for _ in range(_BROOD - 1)]
-                drawn = calibrated(self._problem, drawn, bits)
-            for candidate in drawn:
-                change = f"{each.change}; {how}{words_for_numbers(each.candidate, candidate)}"
-                found.append(replace(each, candidate=candidate, change=change))
-        return found
+        wanted = []
+        for each, draw in zip(first, draws, strict=True):
+            if self._has_new_numbers(each):
+                parent = self._parents.get(each.parents[0])
+                rule = None if parent is None else parent.candidate
+                wanted.append(Siblings(each, rule, self._bits_of_best, _BROOD - 1, draw))
+        families = self._problem.each(siblings_of, wanted)
+        return [each for family in families for each in family]
 
+    @property
+    def _bits_of_newcomers(self) -> float:
+        """What random rules are to spend; NaN where nobody knows yet."""
+        bits = self._bits_of_best if self.tunes else None
+        return math.nan if bits is None else bits
+
+    @property
     def _bits_of_best(self) -> float | None:
-        return None if self._best is None else spent_by(self._problem, self._best.candidate)
+        """Binary logarithm of the bits a weight that the best rule so far spends; None without one."""
+        if self._best is None:
+            return None
+        candidate = self._best.candidate
+        if self._spent is None or self._spent[0] != candidate.id:
+            self._spent = candidate.id, spent_by(self._problem, candidate)
+        return self._spent[1]
 
     def _has_new_numbers(self, offspring: Offspring) -> bool:
         """Whether others with other numbers come beside an offspring."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 from evolve.candidates import Candidate
 from evolve.search.base import Problem
@@ -19,27 +18,22 @@ from evolve.search.calibration import calibrated, spent_by, with_numbers_scaled
 _FACTORS = (0.8, 1.25, 1.6)
 
 
-class Wanted(NamedTuple):
-    """A new structure that is to get numbers.
+def family_of(
+    problem: Problem, bred: Candidate, parent: Candidate | None, best: float | None
+) -> tuple[list[Candidate], float]:
+    """Return a new structure with fitted numbers, as `fitted_family` does, and what its parent spends.
 
-    Attributes:
-        candidate: The rule as it was bred.
+    Args:
+        problem: Knows how to fit, and what candidates spend.
+        bred: The rule as it was bred.
         parent: What it was made from; None where nobody knows.
         best: Binary logarithm of the bits a weight that the best rule so far spends; None without one.
     """
-
-    candidate: Candidate
-    parent: Candidate | None
-    best: float | None
-
-
-def family_of(problem: Problem, wanted: Wanted) -> tuple[list[Candidate], float]:
-    """Return a new structure with fitted numbers, as `fitted_family` does, and what its parent spends."""
     # What was changed mostly changes the scale of a loss too: what its parent spends, it spends too.
-    bits = math.nan if wanted.parent is None else spent_by(problem, wanted.parent)
+    bits = math.nan if parent is None else spent_by(problem, parent)
     # Fitted losses are of one scale, so there the best rule knows better.
-    target = bits if problem.fit is None or wanted.best is None else wanted.best
-    return fitted_family(problem, wanted.candidate, target), bits
+    target = bits if problem.fit is None or best is None else best
+    return fitted_family(problem, bred, target), bits
 
 
 def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[Candidate]:
@@ -71,14 +65,14 @@ def fitted_family(problem: Problem, candidate: Candidate, bits: float) -> list[C
     return [_within_bounds(problem, each) for each in family]
 
 
-def newcomer_of(problem: Problem, newcomer: tuple[Candidate, float]) -> tuple[Candidate, bool]:
+def newcomer_of(problem: Problem, candidate: Candidate, bits: float) -> tuple[Candidate, bool]:
     """Return a random rule that spends so many bits, and whether numbers of it were fitted.
 
     Args:
         problem: Knows how to fit, and what candidates spend.
-        newcomer: The rule, and the binary logarithm of the bits a weight to spend; NaN where nobody knows.
+        candidate: The rule.
+        bits: Binary logarithm of the bits a weight to spend; NaN where nobody knows.
     """
-    candidate, bits = newcomer
     fitted = candidate if problem.fit is None else fitted_newcomer(problem, candidate)
     sweep = problem.templates[fitted.template].sweep
     # A fit has changed the scale of the loss, so all that multiplies it changes together.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from evolve.candidates import Candidate, Offspring, Scored
 from evolve.search.base import Problem
@@ -20,23 +20,29 @@ from evolve.variation import (
 Select = Callable[[], Scored]
 
 
-def apply_operator(operator: str, problem: Problem, select: Select) -> Offspring:
+def parents_of(operator: str, problem: Problem) -> int:
+    """Return of how many parents the named operator makes an offspring."""
+    if operator in problem.plugins:
+        return problem.plugins[operator].parents
+    return {"newcomer": 0, "crossover": 2}.get(operator, 1)
+
+
+def apply_operator(operator: str, problem: Problem, parents: Sequence[Candidate]) -> Offspring:
     """Make one offspring by the named operator.
 
     Args:
         operator: Its name; refinement spreads over generations and has a place of its own.
         problem: What is searched.
-        select: Draws a parent.
+        parents: As many as `parents_of` says.
     """
     if operator == "newcomer":
         return draw_newcomer(problem)
     if operator in problem.plugins:
-        plugin = problem.plugins[operator]
-        return apply_plugin(plugin, problem, [select() for _ in range(plugin.parents)])
-    parent = select().candidate
-    template = problem.templates[parent.template]
+        return apply_plugin(problem.plugins[operator], problem, parents)
     if operator == "crossover":
-        return _crossover(problem, parent, select().candidate)
+        return _crossover(problem, *parents)
+    (parent,) = parents
+    template = problem.templates[parent.template]
     if operator == "parameters":
         candidate, change = mutate_parameters(parent, template)
     elif operator == "structure" and template.slots:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from evolve.candidates import Candidate, Offspring, Scored
+from collections.abc import Sequence
+
+from evolve.candidates import Candidate, Offspring
 from evolve.errors import EvolveError, PluginError
 from evolve.extensions import OperatorPlugin
 from evolve.python_source import line_in
@@ -11,20 +13,19 @@ from evolve.search.base import Problem
 _CURE = "'evolve heuristics check {}' tries it on many candidates."
 
 
-def apply_plugin(plugin: OperatorPlugin, problem: Problem, parents: list[Scored]) -> Offspring:
+def apply_plugin(plugin: OperatorPlugin, problem: Problem, given: Sequence[Candidate]) -> Offspring:
     """Make one offspring by an operator from a plugin; call within `grammar.seeded`.
 
     Args:
         plugin: The operator.
         problem: What is searched.
-        parents: As many as the operator is given.
+        given: As many parents as the operator takes.
 
     Raises:
         PluginError: The operator raises, or returns no candidate of a template of the run; names
             file and line. It is part of the search, so that the run ends: with an operator that
             works only now and then it would be another search than the one asked for.
     """
-    given = [each.candidate for each in parents]
     forms = problem.templates[given[0].template] if len(given) == 1 else problem.templates
     try:
         found = plugin.vary(*given, forms, problem.words)

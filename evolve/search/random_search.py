@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from evolve.candidates import Offspring, Scored
 from evolve.grammar import seeded
-from evolve.search.base import CandidateSeeds, Novelty, Problem, check_count, gather
-from evolve.search.operators import draw_newcomer
+from evolve.search.base import CandidateSeeds, Made, Novelty, Problem, check_count, gather
+from evolve.search.making import Order, made_by
 
 
 class RandomSearch:
@@ -27,12 +28,12 @@ class RandomSearch:
         self._novelty.add([each.candidate for each in fresh])
         with seeded() as reseed:
 
-            def make(count: int) -> list[Offspring]:
-                proposals = []
+            def make(count: int) -> Generator[Made]:
+                orders = []
                 for draw in self._seeds.draw(count):
                     reseed(draw)
-                    proposals.append(draw_newcomer(self._problem))
-                return proposals
+                    orders.append(Order("newcomer", (), random.getstate(), None))
+                return self._problem.each(made_by, orders)
 
             fresh += gather(make, self._novelty, self._problem.population - len(fresh))
         self._asked = fresh

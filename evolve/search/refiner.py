@@ -13,7 +13,7 @@ structures, whatever they reach: `evolve.search.well_fitted`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -72,6 +72,10 @@ class _Record:
     def promise(self) -> float:
         """What it would reach if the next stage gained as much as the last."""
         return 2 * self.reached[-1] - self.reached[-2]
+
+    def state(self) -> dict[str, Any]:
+        """Return what makes this record again, as JSON."""
+        return {"reached": list(self.reached), "left": self.left, "rounds": self.rounds, "seed": self.seed}
 
     def begin_stage(self) -> None:
         """Give it the samples of its next stage."""
@@ -207,7 +211,7 @@ class Refiner:
         return {
             "running": {name: each.state() for name, each in self._running.items()},
             "resting": {name: each.state() for name, each in self._resting.items()},
-            "records": {name: asdict(each) for name, each in self._records.items()},
+            "records": {name: each.state() for name, each in self._records.items()},
         }
 
     def restore(self, state: Mapping[str, Any], archive: Mapping[str, Scored]) -> None:
