@@ -92,7 +92,7 @@ def _sums(found: FloatArray, slopes: FloatArray) -> tuple[FloatArray, FloatArray
 def _step(
     squares: FloatArray, gradient: FloatArray, below: FloatArray, above: FloatArray, damping: float
 ) -> FloatArray:
-    """Return a damped step within its limits; what runs into a limit stops there, and the rest go on."""
+    """Return a damped step within its limits; the number farthest out is stopped first, and the rest go on."""
     step = np.zeros(len(gradient))
     own = squares.diagonal()
     free = (own > 0.0) & np.isfinite(own)
@@ -103,12 +103,13 @@ def _step(
             break
         right = -(gradient + (squares * np.where(free, 0.0, step)).sum(axis=1))
         step[chosen] = _solve(squares[np.ix_(chosen, chosen)], right[chosen], damping)
-        bounded = np.clip(step, least, most)
-        stopped = free & (bounded != step)
-        step = bounded
-        if not stopped.any():
+        limits = np.where(step > 0.0, most, least)
+        excess = np.where(free, np.abs(step) - np.abs(limits), 0.0)
+        worst = int(excess.argmax())
+        if not excess[worst] > 0.0:
             break
-        free &= ~stopped
+        step[worst] = limits[worst]
+        free[worst] = False
     return step
 
 

@@ -47,7 +47,7 @@ _DIGITS = 4
 #: Steps to the common factor that suits a predicted loss best at most, how long one is, and when it ends.
 _MOST_ROUNDS, _LONGEST_STEP, _SHORTEST_STEP = 30, 2.0, 1e-4
 #: Evaluations of the least-squares fit at most, and the relative gain below which it ends.
-_MOST_STEPS, _LEAST_GAIN = 14, 1e-3
+_MOST_STEPS, _LEAST_GAIN = 12, 1e-3
 #: Step of the finite differences, in parts of a number's range.
 _STEP = 1e-5
 _LARGEST = 1e200

@@ -23,6 +23,7 @@ ORDER = [
 evolve
 evolve.errors
 evolve.outputs
+evolve.elementary
 evolve.formats
 evolve.fields
 evolve.layer_groups
@@ -73,6 +74,7 @@ evolve.python_source
 evolve.templates
 evolve.plugin_files
 evolve.rule_calls
+evolve.least_squares
 evolve.loss_fitting
 evolve.families
 evolve.evaluation
@@ -91,6 +93,7 @@ evolve.search.operators
 evolve.search.rates
 evolve.search.calibration
 evolve.search.fitting
+evolve.search.making
 evolve.search.refinement
 evolve.search.refiner
 evolve.search.numbers
