@@ -92,7 +92,7 @@ def _sums(found: FloatArray, slopes: FloatArray) -> tuple[FloatArray, FloatArray
 def _step(
     squares: FloatArray, gradient: FloatArray, below: FloatArray, above: FloatArray, damping: float
 ) -> FloatArray:
-    """Return a damped step within its limits; the number farthest out is stopped first, and the rest go on."""
+    """Return a damped step within its limits; the number farthest out is stopped first, the rest go on."""
     step = np.zeros(len(gradient))
     own = squares.diagonal()
     free = (own > 0.0) & np.isfinite(own)

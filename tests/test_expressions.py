@@ -83,6 +83,13 @@ def test_printing_and_reading_are_inverse(typed):
 
 @given(typed_trees)
 @settings(max_examples=200)
+def test_an_expression_is_printed_as_python_prints_it(typed):
+    text = to_text(named(typed[1])[0])
+    assert text == ast.unparse(ast.parse(text, mode="eval")).replace("'", '"')
+
+
+@given(typed_trees)
+@settings(max_examples=200)
 def test_an_expression_computes_what_its_type_says(typed):
     type_, tree = typed
     tree, values = named(tree)

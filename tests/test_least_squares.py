@@ -77,7 +77,7 @@ def test_of_two_numbers_for_one_it_takes_some():
 
 def test_where_nothing_changes_it_stays():
     found = least_squares(
-        lambda place: (np.ones(5), np.zeros((2, 5))),
+        lambda _: (np.ones(5), np.zeros((2, 5))),
         np.array([0.2, 0.6]),
         np.zeros(2),
         np.ones(2),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+
+import numpy as np
 import pytest
 
+from evolve.elementary import exp, log
 from evolve.errors import TemplateError
 from evolve.heuristics import ParameterValues
+from evolve.plugins import load_catalogue
 from evolve.python_source import compile_rule, complexity
 
 
@@ -44,6 +49,25 @@ def test_rules_do_not_see_each_other():
     rule = compile_rule("def allocate(model, p):\n    return shared")
     with pytest.raises(NameError):
         rule(None, ParameterValues({}))
+
+
+def test_rules_reckon_the_same_on_every_processor():
+    rule = compile_rule("def allocate(model, p):\n    return np.exp(p), np.log(p), np.sqrt(p)")
+    values = np.linspace(0.1, 9.0, 50)
+    for found, expected in zip(rule(None, values), (exp(values), log(values), np.sqrt(values)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("rule", load_catalogue().select(["all"]), ids=lambda each: each.name)
+def test_complexity_is_the_number_of_nodes_of_the_body(rule):
+    source = rule.template.source(rule.candidate)
+    (allocate,) = (
+        each
+        for each in ast.parse(source).body
+        if isinstance(each, ast.FunctionDef) and each.name == "allocate"
+    )
+    body = allocate.body[1:] if ast.get_docstring(allocate) else allocate.body
+    assert complexity(source) == sum(1 for each in body for _ in ast.walk(each))
 
 
 def test_complexity_counts_what_the_rule_does_and_not_how_it_is_described():
