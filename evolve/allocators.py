@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evolve.elementary import exp, log1p
 from evolve.scoring import THRESHOLD, FloatArray, check_tables, cliff_fitness, score
 
 Allocation = NDArray[np.uint8]
@@ -79,7 +78,7 @@ def greedy(
         bits_left.append(bits_left[-1] + cost[layer, narrow] - cost[layer, wide])
         losses_so_far.append(losses_so_far[-1] + loss[layer, narrow] - loss[layer, wide])
         wait(layer, rung + 1)
-    retention = exp(-np.array(losses_so_far))
+    retention = np.exp(-np.array(losses_so_far))
     fitness = cliff_fitness(32 * params.sum() / np.array(bits_left), retention, threshold)
     end = int(np.append(np.diff(fitness) > 0, False).argmin())
     for layer, narrow in zip(layers[:end], narrower[:end], strict=True):
@@ -120,7 +119,7 @@ def best_lagrangian(
     """
     params, widths, losses = check_tables(num_params, bits, sensitivity)
     path = lagrangian_path(params[:, None] * widths, log_loss(losses))
-    fitness = cliff_fitness(32 * params.sum() / path.costs, exp(-path.losses), threshold)
+    fitness = cliff_fitness(32 * params.sum() / path.costs, np.exp(-path.losses), threshold)
     return path.vertex(int(fitness.argmax())).astype(np.uint8)
 
 
@@ -169,7 +168,7 @@ def integer_program(
 def log_loss(sensitivity: FloatArray) -> FloatArray:
     """Return −log(1 − sensitivity), which adds up over layers; finite even at sensitivity 1."""
     with np.errstate(divide="ignore"):
-        return np.minimum(-log1p(-sensitivity), _HOPELESS)
+        return np.minimum(-np.log1p(-sensitivity), _HOPELESS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from evolve.allocators import IndexArray
 from evolve.budgets import Budget, Cost
-from evolve.elementary import exp, log
 from evolve.errors import BudgetError
 from evolve.fields import Words
 from evolve.knapsack import Problem, solve
@@ -74,13 +73,13 @@ def cliff(profile: ModelProfile, threshold: float = THRESHOLD) -> Best:
     problem = Problem(
         cost=sum_groups(size, groups),
         loss=sum_groups(profile.loss, groups),
-        limit=0.9 * ROUNDING - float(log(threshold)),
-        reward=lambda loss: 1 + (exp(-loss) - threshold) / (1 - threshold),
+        limit=0.9 * ROUNDING - float(np.log(threshold)),
+        reward=lambda loss: 1 + (np.exp(-loss) - threshold) / (1 - threshold),
     )
     choice, least = solve(problem, STATE_LIMIT)
     cost, loss = problem.totals(choice)
     raw = 32.0 * profile.total_params
-    value = float(cliff_fitness(raw / cost, exp(-loss), threshold))
+    value = float(cliff_fitness(raw / cost, np.exp(-loss), threshold))
     # Below the cliff an allocation has at most 0.1 τ; where it is out of reach, the best retains most.
     bound = value if least == np.inf else max(raw / least, 0.1 * threshold, value)
     return Best(choice[groups].astype(np.uint8), value, bound)

@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.random import default_rng
 
-from evolve.elementary import exp
 from evolve.profiles import MOST_PARAMS, ModelProfile
 
 #: Standard deviation of the logarithm of the factor on the sizes of the layers of one type.
@@ -42,10 +41,10 @@ def altered_copy(profile: ModelProfile, number: int) -> ModelProfile:
     """
     generator = default_rng([number, int(profile.content_hash[:16], 16)])
     types = sorted(set(profile.layer_type))
-    factors = dict(zip(types, exp(generator.normal(0.0, _SIZE_SPREAD, len(types))), strict=True))
+    factors = dict(zip(types, np.exp(generator.normal(0.0, _SIZE_SPREAD, len(types))), strict=True))
     sizes = profile.num_params * np.array([factors[name] for name in profile.layer_type])
     sizes *= min(1.0, 0.99 * MOST_PARAMS / sizes.sum())
-    noise = exp(generator.normal(0.0, _LOSS_SPREAD, profile.sensitivity.shape))
+    noise = np.exp(generator.normal(0.0, _LOSS_SPREAD, profile.sensitivity.shape))
     altered = np.minimum(profile.sensitivity * noise, np.maximum(profile.sensitivity, _MOST_SENSITIVITY))
     return replace(
         profile,

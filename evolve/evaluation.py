@@ -19,7 +19,6 @@ import numpy.typing as npt
 from evolve.candidates import SplitScore
 from evolve.copies import altered_copies
 from evolve.datasets import Dataset
-from evolve.elementary import exp
 from evolve.families import Families
 from evolve.heuristics import Rule
 from evolve.layer_groups import widest_of_groups
@@ -268,7 +267,7 @@ def _family_scores(bits: FloatArray, losses: FloatArray, shares: FloatArray) -> 
 
     # A model on which no budget can be kept tells nothing of the rule.
     fitness = np.where(kept.any(axis=1), mean(shares), 1.0)
-    return BudgetScores(mean(32.0 / bits), mean(exp(-losses)), mean(bits), fitness, shares)
+    return BudgetScores(mean(32.0 / bits), mean(np.exp(-losses)), mean(bits), fitness, shares)
 
 
 def optimum_share(fitness: FloatArray, optima: FloatArray) -> FloatArray:

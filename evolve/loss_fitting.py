@@ -21,11 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolve.candidates import Candidate
-from evolve.elementary import exp, log
 from evolve.errors import RuleError
 from evolve.expressions import Node
 from evolve.heuristics import ParameterValues, Rule
-from evolve.least_squares import least_squares
 from evolve.parameters import Parameter, Sweep
 from evolve.profiles import ModelProfile
 from evolve.python_source import compile_rule
@@ -76,13 +74,17 @@ class LossFit:
         templates: Mapping[str, Template],
         allocations: Sequence[NDArray[np.uint8]] | None = None,
     ) -> None:
+        # Loaded where it is needed, but before a search limits the threads of what is loaded.
+        from scipy.optimize import least_squares
+
+        self._least_squares = least_squares
         alike = [place for place, each in enumerate(profiles) if each.formats == profiles[0].formats]
         models = [profiles[place] for place in alike]
         self._view = ModelView(models, level)
         self._templates = templates
-        self._tolerance = -float(log(THRESHOLD)) * _TOLERANCE / self._view.depth
+        self._tolerance = -math.log(THRESHOLD) * _TOLERANCE / self._view.depth
         losses = ModelView(models, "curves").loss[:, 0, :]
-        self._measured = log(losses + self._tolerance)
+        self._measured = np.log(losses + self._tolerance)
         weights = np.ones(losses.shape)
         if allocations is not None:
             best = np.concatenate([allocations[place] for place in alike]).astype(np.int64)
@@ -130,8 +132,8 @@ class LossFit:
         weights = self._weights**2
         factor = 0.0
         for _ in range(_MOST_ROUNDS):
-            scaled = predicted * exp(factor)
-            errors = log(scaled + self._tolerance) - self._measured
+            scaled = predicted * math.exp(factor)
+            errors = np.log(scaled + self._tolerance) - self._measured
             slopes = scaled / (scaled + self._tolerance)
             step = -float((weights * errors * slopes).sum() / (weights * slopes * slopes).sum())
             if not abs(step) > _SHORTEST_STEP:
@@ -149,40 +151,46 @@ class LossFit:
         """Return the F numbers of least squares, in [0, 1] on their own scales; None where there are none."""
         count = len(numbers)
         start = np.clip([each.to_unit(each.default) for each in numbers], _STEP, 1.0 - _STEP)
-        bounds = np.append(np.zeros(count), -np.inf), np.append(np.ones(count), np.inf)
+        known: dict[bytes, tuple[FloatArray, FloatArray]] = {}
 
-        def residuals(place: FloatArray) -> tuple[FloatArray, FloatArray]:
-            return self._residuals(rule, numbers, place[:count], float(place[count]))
+        def at(place: FloatArray) -> tuple[FloatArray, FloatArray]:
+            # One call of the rule gives residuals and derivatives, which are asked for one after the other.
+            key = place.tobytes()
+            if key not in known:
+                known.clear()
+                known[key] = self._residuals(rule, numbers, place[:count], float(place[count]))
+            return known[key]
 
         try:
             with np.errstate(all="ignore"):
-                found = least_squares(
-                    residuals,
+                found = self._least_squares(
+                    lambda place: at(place)[0],
                     np.append(start, 0.0),
-                    *bounds,
-                    most_calls=_MOST_STEPS,
-                    least_gain=_LEAST_GAIN,
+                    lambda place: at(place)[1],
+                    bounds=([0.0] * count + [-np.inf], [1.0] * count + [np.inf]),
+                    max_nfev=_MOST_STEPS,
+                    ftol=_LEAST_GAIN,
                 )
-        except (ValueError, ArithmeticError, RuleError):
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError, RuleError):
             return None  # no finite loss here
-        return None if found is None else [float(each) for each in found[:count]]
+        return [float(each) for each in found.x[:count]]
 
     def _residuals(
         self, rule: Rule, numbers: Sequence[Parameter], units: FloatArray, factor: float
     ) -> tuple[FloatArray, FloatArray]:
-        """Return (R,) residuals and their (F + 1, R) derivatives by the numbers and the common factor."""
+        """Return (R,) residuals and their (R, F + 1) derivatives by the numbers and the common factor."""
         steps = np.where(units < 0.5, _STEP, -_STEP)
         rows = np.vstack([units, units + np.diag(steps)])
         values = {each.name: _values(each, rows[:, [place]]) for place, each in enumerate(numbers)}
-        predicted = self._predicted(rule, values, len(rows)) * exp(factor)
-        errors = log(predicted + self._tolerance) - self._measured[:, None, :]
+        predicted = self._predicted(rule, values, len(rows)) * math.exp(factor)
+        errors = np.log(predicted + self._tolerance) - self._measured[:, None, :]
         errors *= self._weights[:, None, :]
         errors = errors.swapaxes(0, 1).reshape(len(rows), -1)
         by_number = (errors[1:] - errors[0]) / steps[:, None]
         by_factor = (self._weights * predicted[:, 0] / (predicted[:, 0] + self._tolerance)).ravel()
-        derivatives = np.zeros((len(rows), len(by_factor) + 1))
-        derivatives[:-1, :-1], derivatives[-1, :-1], derivatives[-1, -1] = by_number, by_factor, _FACTOR
-        return np.append(errors[0], _FACTOR * factor), derivatives
+        derivatives = np.vstack([by_number, by_factor]).T
+        last = np.append(np.zeros(len(numbers)), _FACTOR)
+        return np.append(errors[0], _FACTOR * factor), np.vstack([derivatives, last])
 
 
 def _loss_rule(candidate: Candidate, sweep: Sweep) -> Rule:
@@ -199,4 +207,4 @@ def _expression(tree: object) -> Node:
 def _values(parameter: Parameter, units: FloatArray) -> FloatArray:
     """Return the values of numbers in [0, 1] on the parameter's own scale."""
     low, high = parameter.low, parameter.high
-    return low * exp(units * log(high / low)) if parameter.scale == "log" else low + units * (high - low)
+    return low * (high / low) ** units if parameter.scale == "log" else low + units * (high - low)

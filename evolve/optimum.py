@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evolve.allocators import IndexArray, lagrangian_path, log_loss
-from evolve.elementary import exp, log
 from evolve.knapsack import EXACT, Problem, solve
 from evolve.scoring import ROUNDING, THRESHOLD, FloatArray, check_tables, score
 
@@ -86,12 +85,12 @@ def optimum(
         raise ValueError(f"threshold: expected a number in [0, 1), found {threshold!r}")
     groups = tied_groups(tied_layers, len(params))
     # Within the margin that scoring grants at the threshold, though not at its very edge.
-    limit = 0.9 * ROUNDING - float(log(threshold)) if threshold else np.inf
+    limit = 0.9 * ROUNDING - float(np.log(threshold)) if threshold else np.inf
     problem = Problem(
         cost=sum_groups(params[:, None] * widths, groups),
         loss=sum_groups(log_loss(losses), groups),
         limit=limit,
-        reward=lambda total_loss: 1 + (exp(-total_loss) - threshold) / (1 - threshold),
+        reward=lambda total_loss: 1 + (np.exp(-total_loss) - threshold) / (1 - threshold),
     )
     choice, bound = solve(problem, state_limit)
     allocation = choice[groups].astype(np.uint8)
@@ -121,7 +120,7 @@ def frontier(num_params: ArrayLike, bits: ArrayLike, sensitivity: ArrayLike) -> 
     """
     params, widths, losses = check_tables(num_params, bits, sensitivity)
     path = lagrangian_path(params[:, None] * widths, log_loss(losses))
-    return path.costs / params.sum(), exp(-path.losses)
+    return path.costs / params.sum(), np.exp(-path.losses)
 
 
 def minimise_cost(

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evolve.elementary import exp, log
 from evolve.evaluation import Stack, optimum_of, optimum_share
 from evolve.profiles import ModelProfile
 from evolve.scoring import cliff_fitness, layer_totals
@@ -60,8 +59,8 @@ class PriceTable:
 
     def places(self, prices: FloatArray) -> FloatArray:
         """Return where prices stand in the table, in rows from its first on."""
-        step = log(self.prices[1] / self.prices[0])
-        found: FloatArray = log(prices / self.prices[0]) / step
+        step = np.log(self.prices[1] / self.prices[0])
+        found: FloatArray = np.log(prices / self.prices[0]) / step
         return found
 
     def at_places(self, values: FloatArray, places: FloatArray) -> FloatArray:
@@ -134,7 +133,7 @@ class PriceTables:
             *chosen_rows(weighted, losses, prices), self._owner, (len(prices), len(self._params))
         )
         bits, retained = choices.from_last(self._bits), choices.from_last(self._retained)
-        fitness = cliff_fitness(_REFERENCE_BITS * self._params / bits, exp(retained))
+        fitness = cliff_fitness(_REFERENCE_BITS * self._params / bits, np.exp(retained))
         return fitness, choices.from_first(weighted), choices.from_last(losses)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evolve.elementary import log1p
 from evolve.fields import Field, fault_in, near_match
 from evolve.formats import PrecisionFormat
 from evolve.layer_groups import (
@@ -247,7 +246,7 @@ class ModelProfile:
     def loss(self) -> FloatArray:
         """-log(1 - sensitivity): losses add up where retentions multiply, (L, K)."""
         # Adding 0 turns the -0 of an untouched layer into 0.
-        return _frozen(-log1p(-self.sensitivity) + 0.0)
+        return _frozen(-np.log1p(-self.sensitivity) + 0.0)
 
     @cached_property
     def content_hash(self) -> str:

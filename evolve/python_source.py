@@ -11,14 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from evolve.elementary import portable_numpy
 from evolve.errors import TemplateError
 from evolve.heuristics import Rule
 
 #: What rules and plugins take for the name of their module.
 _MODULE = "evolve_rule"
-#: What rules reckon with.
-_PORTABLE = portable_numpy()
 
 
 def line_in(error: BaseException, file: str) -> int | None:
@@ -28,15 +25,15 @@ def line_in(error: BaseException, file: str) -> int | None:
     return lines[-1] if lines else None
 
 
-def execute(source: str, file: str, numbers: ModuleType = np) -> dict[str, Any]:
-    """Execute Python text as a module of its own, with ``np`` at hand; returns what it defines, by name.
+def execute(source: str, file: str) -> dict[str, Any]:
+    """Execute Python text as a module of its own; returns what it defines, by name.
 
     Raises:
         TemplateError: The text is no Python or fails when executed; names file and line.
     """
     # Dataclasses look up the module they are defined in, and fail where there is none.
     sys.modules.setdefault(_MODULE, ModuleType(_MODULE))
-    namespace: dict[str, Any] = {"np": numbers, "__name__": _MODULE, "__file__": file}
+    namespace: dict[str, Any] = {"np": np, "__name__": _MODULE, "__file__": file}
     try:
         code = compile(source, file, "exec", dont_inherit=True)
     except SyntaxError as error:
@@ -63,7 +60,7 @@ def compile_rule(source: str, file: str = "<rule>") -> Rule:
     Raises:
         TemplateError: The source is no Python, fails when executed, or defines no ``allocate``.
     """
-    rule = execute(source, file, _PORTABLE).get("allocate")
+    rule = execute(source, file).get("allocate")
     if not callable(rule):
         raise TemplateError("defines no rule", file=file, expected="a function allocate(model, p)")
     allocate: Rule = rule

@@ -23,8 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evolve.elementary import exp, log1p
-
 FloatArray = NDArray[np.float64]
 
 THRESHOLD = 0.95
@@ -206,7 +204,7 @@ def layer_totals(
     totals = np.empty(losses.shape, dtype=np.complex128)
     totals.real = np.rint(params[:, None] * widths / unit) * unit
     with np.errstate(divide="ignore"):  # a sensitivity of 1 retains nothing: log 0 = -inf
-        totals.imag = np.rint(log1p(-losses) / _LOG_UNIT) * _LOG_UNIT
+        totals.imag = np.rint(np.log1p(-losses) / _LOG_UNIT) * _LOG_UNIT
     return totals
 
 
@@ -260,7 +258,7 @@ class ScoreTable:
         scores = Scores(*np.empty((len(fields(Scores)), *shape)))
         for rows, totals in self._totals(population):
             compression = np.divide(reference_bits, totals.real, out=scores.compression_ratio[rows])
-            retention = scores.accuracy_retention[rows] = exp(totals.imag)
+            retention = np.exp(totals.imag, out=scores.accuracy_retention[rows])
             np.divide(totals.real, self.total_params, out=scores.avg_bits[rows])
             scores.fitness[rows] = cliff_fitness(compression, retention, threshold)
         if self.stacked:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 
 from evolve.architectures import PLANS, PUBLISHED_FAMILIES, PlannedLayer, plan_cnn, plan_transformer
-from evolve.elementary import exp, log
 from evolve.errors import ProfileError
 from evolve.formats import PrecisionFormat, get_formats
 from evolve.profiles import LAYER_TYPES, FloatArray, ModelProfile
@@ -114,11 +113,11 @@ def base_curves(formats: Formats) -> FloatArray:
     """
     bits = np.array([each.bits for each in formats], dtype=np.float64)
     bases = np.array([KINDS[name].base for name in LAYER_TYPES])
-    slopes = np.diff(log(bases), axis=1) / np.diff(_PUBLISHED_BITS)
+    slopes = np.diff(np.log(bases), axis=1) / np.diff(_PUBLISHED_BITS)
     slopes = np.hstack([slopes, slopes[:, -1:]])
     # Counted from the published format below, so that the published bases come out exactly.
     below = np.maximum(np.searchsorted(_PUBLISHED_BITS, bits, side="right") - 1, 0)
-    curves = bases[:, below] * exp(slopes[:, below] * (bits - _PUBLISHED_BITS[below]))
+    curves = bases[:, below] * np.exp(slopes[:, below] * (bits - _PUBLISHED_BITS[below]))
     return np.where(bits >= 32, 0.0, curves)
 
 

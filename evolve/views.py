@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from evolve.elementary import log1p
 from evolve.errors import RuleError, SignalError
 from evolve.profiles import LAYER_TYPES, ModelProfile
 from evolve.signals import (
@@ -200,7 +199,7 @@ class ModelView:
         """
         self._require("curves", "loss")
         # Adding 0 turns the -0 of an untouched layer into 0.
-        return _frozen(-log1p(-self._sensitivities) + 0.0)[:, None, :]
+        return _frozen(-np.log1p(-self._sensitivities) + 0.0)[:, None, :]
 
     def _format(self, choice: str | ChoiceArray) -> np.uint8 | ChoiceArray:
         if not isinstance(choice, str):

@@ -6,7 +6,6 @@ import multiprocessing
 import shutil
 
 import pytest
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from processes import (
     PATIENCE,
     SEARCH,
@@ -55,29 +54,6 @@ def test_in_any_process_the_same_seed_gives_the_same_bytes(tmp_path, place):
         process.join(PATIENCE)
         assert process.exitcode == 0
     assert_same(tmp_path, never_killed())
-
-
-@pytest.mark.parametrize(
-    ("level", "seed", "generations", "population"), [("metadata", 5, 3, 60), ("curves", 3, 2, 120)]
-)
-def test_on_any_processor_the_same_seed_gives_the_same_bytes(tmp_path, level, seed, generations, population):
-    """One without wide vectors or fused sums, for which C library, numpy and BLAS have other code.
-
-    Losses are fitted from metadata; numbers are refined from curves.
-    """
-    search = ("--datasets", "suite", "--signals", level, "--no-figures", "--name", "k")
-    size = ("--seed", str(seed), "--generations", str(generations), "--population", str(population))
-    old = {
-        "OPENBLAS_CORETYPE": "Prescott",
-        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-AVX512F",
-        "NPY_DISABLE_CPU_FEATURES": " ".join(
-            name for name, has_it in __cpu_features__.items() if has_it and name in __cpu_dispatch__
-        ),
-    }
-    for place, environment in (("new", {}), ("old", old)):
-        (tmp_path / place).mkdir()
-        finish(command("run", *search, *size), tmp_path / place, **environment)
-    assert_same(tmp_path / "old", outputs(tmp_path / "new"))
 
 
 def test_another_seed_gives_other_bytes(tmp_path):

@@ -23,7 +23,6 @@ ORDER = [
 evolve
 evolve.errors
 evolve.outputs
-evolve.elementary
 evolve.formats
 evolve.fields
 evolve.layer_groups
@@ -74,7 +73,6 @@ evolve.python_source
 evolve.templates
 evolve.plugin_files
 evolve.rule_calls
-evolve.least_squares
 evolve.loss_fitting
 evolve.families
 evolve.evaluation

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -83,13 +82,11 @@ class Problem:
     prices: Callable[[Candidate], Candidate] | None = None
     spread: Spread | None = None
 
-    def each(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> Generator[Found]:
-        """Yield what a function of a module, one without side effects, finds for each item, in order."""
+    def each(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> list[Found]:
+        """Return what a function of a module, one without side effects, finds for each item, in order."""
         if self.spread is None:
-            yield from (function(self, each) for each in items)
-        else:
-            with closing(self.spread(function, items)) as found:
-                yield from found
+            return [function(self, each) for each in items]
+        return self.spread(function, items)
 
 
 class Made(NamedTuple):
@@ -102,15 +99,12 @@ class Made(NamedTuple):
 class Spread(Protocol):
     """Calls a function for many items at once."""
 
-    def __call__(
-        self, function: Callable[[Problem, Item], Found], items: Sequence[Item], /
-    ) -> Generator[Found]:
-        """Yield what the function finds for each item, in order; closed, it calls it no more."""
+    def __call__(self, function: Callable[[Problem, Item], Found], items: Sequence[Item], /) -> list[Found]:
+        """Return what the function finds for each item, in order."""
 
 
-#: Proposals a strategy makes at most for each rule that is to allocate in a new way, and how many it draws at
-#: once, for about one of four is new.
-_TRIES, _FOR_EACH = 12, 3
+#: Rounds of proposals a strategy makes to find rules that allocate in a new way.
+_ROUNDS = 12
 
 
 class Strategy(Protocol):
@@ -195,26 +189,19 @@ class Novelty:
         return is_new
 
 
-def gather(make: Callable[[int], Generator[Made]], novelty: Novelty, wanted: int) -> list[Offspring]:
+def gather(make: Callable[[int], list[Made]], novelty: Novelty, wanted: int) -> list[Offspring]:
     """Collect new offspring, in a few rounds of proposals; what is missing then is not made up.
 
     Args:
-        make: Yields so many proposals.
+        make: Makes so many proposals.
         novelty: Says which of them are new.
         wanted: How many are wanted.
     """
     found: list[Offspring] = []
-    left = _TRIES * wanted
-    while left > 0 and len(found) < wanted:
-        count = min(left, _FOR_EACH * (wanted - len(found)) + _FOR_EACH)
-        left -= count
-        # Closed at the last one that is wanted, and nobody need make the others.
-        with closing(make(count)) as proposals:
-            for each in proposals:
-                if novelty.is_new(each):
-                    found.append(each.offspring)
-                if len(found) == wanted:
-                    break
+    for _ in range(_ROUNDS):
+        if len(found) >= wanted:
+            break
+        found += [each.offspring for each in make(wanted - len(found)) if novelty.is_new(each)]
     return found
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from evolve.candidates import Evaluation, Offspring, Scored
@@ -120,7 +119,7 @@ class Breeder:
 
         with seeded() as reseed:
 
-            def make(count: int) -> Generator[Made]:
+            def make(count: int) -> list[Made]:
                 orders = []
                 for draw in self._seeds.draw(count):
                     reseed(draw)
@@ -144,14 +143,11 @@ class Breeder:
                 found += [each.offspring for each in siblings if self._novelty.is_new(each)]
             return found
 
-    def _made(self, orders: Sequence[Order]) -> Generator[Made]:
+    def _made(self, orders: Sequence[Order]) -> list[Made]:
         """Make what was drawn; what an operator from a plugin makes, here, where plugins are."""
         plugins = self._problem.plugins
-        with closing(
-            self._problem.each(made_by, [each for each in orders if each.operator not in plugins])
-        ) as others:
-            for each in orders:
-                yield made_by(self._problem, each) if each.operator in plugins else next(others)
+        others = iter(self._problem.each(made_by, [each for each in orders if each.operator not in plugins]))
+        return [made_by(self._problem, each) if each.operator in plugins else next(others) for each in orders]
 
     def _siblings(self, first: Sequence[Offspring]) -> list[Made]:
         """Give new structures other numbers too, so that they are not judged by those they came with."""

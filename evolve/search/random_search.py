@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evolve.candidates import Offspring, Scored
@@ -28,7 +28,7 @@ class RandomSearch:
         self._novelty.add([each.candidate for each in fresh])
         with seeded() as reseed:
 
-            def make(count: int) -> Generator[Made]:
+            def make(count: int) -> list[Made]:
                 orders = []
                 for draw in self._seeds.draw(count):
                     reseed(draw)

@@ -24,8 +24,6 @@ from evolve.templates import Template
 _SPREAD = 0.05
 #: The same for samples that are drawn widely.
 _SCATTER = 0.12
-#: By how much the variance of one number exceeds that of the one before it at first.
-_UNEQUAL = 0.02
 #: CMA-ES generations without a better rule after which a refinement ends.
 _PATIENCE = 10
 #: A gain below this is none.
@@ -89,11 +87,7 @@ class Refinement:
 
         box = np.array([(0.0, 1.0)] * len(mean))
         size = samples or None
-        # Of equal variances no axis is the first: rounding, which differs between processors, would choose.
-        spreads = np.diag(1.0 + _UNEQUAL * np.arange(len(mean)))
-        return CMA(
-            mean=mean, sigma=self.spread, bounds=box, seed=self.seed, population_size=size, cov=spreads
-        )
+        return CMA(mean=mean, sigma=self.spread, bounds=box, seed=self.seed, population_size=size)
 
     def _sample(self) -> None:
         self._points = [self._cma.ask() for _ in range(self._cma.population_size)]

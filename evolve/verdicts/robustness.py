@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evolve.candidates import Candidate
-from evolve.elementary import exp, expm1
 from evolve.evaluation import Arena, Failure, Task
 from evolve.profiles import ModelProfile
 from evolve.scoring import ROUNDING, THRESHOLD
@@ -128,11 +127,12 @@ def _perturbed(
     for each in profiles:
         size = each.num_layers
         changed = {
-            name: getattr(each, name) * exp(noise * generator.standard_normal(size)) for name in _STATISTICS
+            name: getattr(each, name) * np.exp(noise * generator.standard_normal(size))
+            for name in _STATISTICS
         }
-        gradient = each.gradient_sensitivity * exp(noise * generator.standard_normal(size))
-        loss = each.loss * exp(noise * generator.standard_normal(each.loss.shape))
-        sensitivity = np.minimum(-expm1(-loss), np.nextafter(1.0, 0.0))
+        gradient = each.gradient_sensitivity * np.exp(noise * generator.standard_normal(size))
+        loss = each.loss * np.exp(noise * generator.standard_normal(each.loss.shape))
+        sensitivity = np.minimum(-np.expm1(-loss), np.nextafter(1.0, 0.0))
         measured = {name: _noisy(name, table, noise, generator) for name, table in each.measurements.items()}
         yield replace(
             each,
@@ -146,7 +146,7 @@ def _perturbed(
 def _noisy(name: str, table: FloatArray, noise: float, generator: np.random.Generator) -> FloatArray:
     """Return a measurement with errors: factors, which are added where it is in decibels."""
     errors = noise * generator.standard_normal(table.shape)
-    changed: FloatArray = table + errors * _DECIBELS if name == "sqnr" else table * exp(errors)
+    changed: FloatArray = table + errors * _DECIBELS if name == "sqnr" else table * np.exp(errors)
     return changed
 
 
