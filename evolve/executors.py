@@ -6,11 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -91,13 +90,18 @@ class Processes:
             results = self._pool.map(_evaluate_in_worker, tasks)
         return list(results)
 
-    def spread(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> list[Found]:
+    def spread(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> Generator[Found]:
         """Call a function for each item, several at once, with the problem."""
         size = max(1, len(items) // (_PIECES * self._workers))
         pieces = [items[start : start + size] for start in range(0, len(items), size)]
         with _interrupts_held():
-            results = self._pool.map(partial(_call_in_worker, function), pieces)
-        return [each for found in results for each in found]
+            futures = [self._pool.submit(_call_in_worker, function, each) for each in pieces]
+        try:
+            for future in futures:
+                yield from future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
     def __enter__(self) -> Self:
         return self

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -82,11 +84,13 @@ class Problem:
     prices: Callable[[Candidate], Candidate] | None = None
     spread: Spread | None = None
 
-    def each(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> list[Found]:
-        """Return what a function of a module, one without side effects, finds for each item, in order."""
+    def each(self, function: Callable[[Problem, Item], Found], items: Sequence[Item]) -> Generator[Found]:
+        """Yield what a function of a module, one without side effects, finds for each item, in order."""
         if self.spread is None:
-            return [function(self, each) for each in items]
-        return self.spread(function, items)
+            yield from (function(self, each) for each in items)
+        else:
+            with closing(self.spread(function, items)) as found:
+                yield from found
 
 
 class Made(NamedTuple):
@@ -99,8 +103,10 @@ class Made(NamedTuple):
 class Spread(Protocol):
     """Calls a function for many items at once."""
 
-    def __call__(self, function: Callable[[Problem, Item], Found], items: Sequence[Item], /) -> list[Found]:
-        """Return what the function finds for each item, in order."""
+    def __call__(
+        self, function: Callable[[Problem, Item], Found], items: Sequence[Item], /
+    ) -> Generator[Found]:
+        """Yield what the function finds for each item, in order; closed, it calls it no more."""
 
 
 #: Rounds of proposals a strategy makes to find rules that allocate in a new way.
@@ -189,19 +195,21 @@ class Novelty:
         return is_new
 
 
-def gather(make: Callable[[int], list[Made]], novelty: Novelty, wanted: int) -> list[Offspring]:
+def gather(make: Callable[[int], Generator[Made]], novelty: Novelty, wanted: int) -> list[Offspring]:
     """Collect new offspring, in a few rounds of proposals; what is missing then is not made up.
 
     Args:
-        make: Makes so many proposals.
+        make: Yields proposals without end, when so many are wanted.
         novelty: Says which of them are new.
         wanted: How many are wanted.
     """
     found: list[Offspring] = []
-    for _ in range(_ROUNDS):
-        if len(found) >= wanted:
-            break
-        found += [each.offspring for each in make(wanted - len(found)) if novelty.is_new(each)]
+    with closing(make(wanted)) as proposals:
+        for _ in range(_ROUNDS):
+            if len(found) >= wanted:
+                break
+            tried = islice(proposals, wanted - len(found))
+            found += [each.offspring for each in tried if novelty.is_new(each)]
     return found
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
 from evolve.candidates import Evaluation, Offspring, Scored
 from evolve.grammar import seeded
 from evolve.search.base import CandidateSeeds, Made, Novelty, Problem, check_count, gather, rank_key
 from evolve.search.calibration import spent_by
-from evolve.search.making import Order, Siblings, made_by, siblings_of
+from evolve.search.making import Order, Siblings, made_ahead, siblings_of
 from evolve.search.operators import Select, parents_of
 from evolve.search.rates import OperatorRates
 from evolve.search.refiner import Refiner
@@ -83,7 +83,11 @@ class Breeder:
         self._best = None
 
     def breed(
-        self, select: Select, pool: Sequence[Scored], well_fitted: Collection[str] = ()
+        self,
+        select: Select,
+        pool: Sequence[Scored],
+        well_fitted: Collection[str] = (),
+        forget: Callable[[Scored], None] = lambda _: None,
     ) -> list[Offspring]:
         """Return one generation of offspring.
 
@@ -91,6 +95,7 @@ class Breeder:
             select: Draws a parent; called while Python's global generator is seeded.
             pool: What is worth refining.
             well_fitted: Ids of the structures among these whose predicted loss is near the measured one.
+            forget: Takes back that a parent was selected, for some are drawn in vain; where it has effects.
         """
         population, shares = self._problem.population, self._rates.shares()
         most = 0
@@ -106,11 +111,15 @@ class Breeder:
         )
         self._novelty.add([each.candidate for each in refined])
         self._parents = {each.candidate.id: each for each in (*pool, *self._refiner.best)}
-        self._asked = refined + self._vary(select, population - len(refined))
+        self._asked = refined + self._vary(select, population - len(refined), forget=forget)
         return self._asked
 
     def _vary(
-        self, select: Select, wanted: int, shares: Mapping[str, float] | None = None
+        self,
+        select: Select,
+        wanted: int,
+        shares: Mapping[str, float] | None = None,
+        forget: Callable[[Scored], None] = lambda _: None,
     ) -> list[Offspring]:
         shares = shares or self._rates.shares()
         # Where nothing is left to refine, its share goes to the others.
@@ -119,16 +128,16 @@ class Breeder:
 
         with seeded() as reseed:
 
-            def make(count: int) -> list[Made]:
-                orders = []
-                for draw in self._seeds.draw(count):
-                    reseed(draw)
-                    (operator,) = random.choices(names, weights)
-                    parents = [select() for _ in range(parents_of(operator, self._problem))]
-                    self._parents |= {each.candidate.id: each for each in parents}
-                    rules = tuple(each.candidate for each in parents)
-                    orders.append(Order(operator, rules, random.getstate(), self._bits_of_newcomers))
-                return self._made(orders)
+            def draw(seed: int) -> tuple[Order, list[Scored]]:
+                reseed(seed)
+                (operator,) = random.choices(names, weights)
+                parents = [select() for _ in range(parents_of(operator, self._problem))]
+                self._parents |= {each.candidate.id: each for each in parents}
+                rules = tuple(each.candidate for each in parents)
+                return Order(operator, rules, random.getstate(), self._bits_of_newcomers), parents
+
+            def make(count: int) -> Generator[Made]:
+                return made_ahead(self._problem, self._seeds, draw, count, forget)
 
             if not self.tunes:
                 return gather(make, self._novelty, wanted)
@@ -142,12 +151,6 @@ class Breeder:
                 siblings = self._siblings(first)[: wanted - len(found)]
                 found += [each.offspring for each in siblings if self._novelty.is_new(each)]
             return found
-
-    def _made(self, orders: Sequence[Order]) -> list[Made]:
-        """Make what was drawn; what an operator from a plugin makes, here, where plugins are."""
-        plugins = self._problem.plugins
-        others = iter(self._problem.each(made_by, [each for each in orders if each.operator not in plugins]))
-        return [made_by(self._problem, each) if each.operator in plugins else next(others) for each in orders]
 
     def _siblings(self, first: Sequence[Offspring]) -> list[Made]:
         """Give new structures other numbers too, so that they are not judged by those they came with."""

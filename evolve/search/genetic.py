@@ -100,7 +100,7 @@ class Genetic:
         if not self._elites:
             return self._breeder.begin()
         pool = [*self._elites, *self._promising, *self._fitted.members]
-        return self._breeder.breed(self._selection(), pool, self._fitted.structures)
+        return self._breeder.breed(self._selection(), pool, self._fitted.structures, self._unselect)
 
     def _selection(self) -> Select:
         niches: dict[str, list[_Individual]] = {}
@@ -136,6 +136,14 @@ class Genetic:
             return chosen
 
         return select
+
+    def _unselect(self, parent: Scored) -> None:
+        """Take back that a rule was selected."""
+        name = parent.candidate.id
+        if name in self._varied:
+            self._varied[name] -= 1
+            if not self._varied[name]:
+                del self._varied[name]
 
     @property
     def _has_niches(self) -> bool:

@@ -7,17 +7,21 @@ more than the problem: to vary, to fit, to see whom a rule allocates like. So it
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from evolve.candidates import Candidate, Offspring
+from evolve.candidates import Candidate, Offspring, Scored
 from evolve.grammar import seeded
-from evolve.search.base import Made, Problem
+from evolve.search.base import CandidateSeeds, Made, Problem
 from evolve.search.calibration import calibrated
 from evolve.search.fitting import family_of, newcomer_of
 from evolve.search.operators import apply_operator
 from evolve.variation import redraw_parameters, words_for_numbers
+
+#: How many are drawn at once, for each offspring wanted and at least: about one of four is new.
+_AHEAD, _LEAST_AHEAD = 2, 8
 
 
 class Order(NamedTuple):
@@ -53,6 +57,51 @@ class Siblings(NamedTuple):
     best: float | None
     most: int
     seed: int
+
+
+def made_ahead(
+    problem: Problem,
+    seeds: CandidateSeeds,
+    draw: Callable[[int], tuple[Order, Sequence[Scored]]],
+    count: int,
+    forget: Callable[[Scored], None],
+) -> Generator[Made]:
+    """Yield offspring without end, drawn ahead of what is asked for, so that no process need wait.
+
+    Closed, it leaves everything as if what nobody took had never been drawn.
+
+    Args:
+        problem: What is searched.
+        seeds: Draws a seed for each.
+        draw: Returns what was drawn with a seed, and the parents that were selected for it.
+        count: How many offspring are wanted, of about four times as many.
+        forget: Takes back that a parent was selected.
+    """
+    while True:
+        states, drawn = [], []
+        for _ in range(max(_LEAST_AHEAD, _AHEAD * count)):
+            states.append(seeds.state())
+            drawn.append(draw(*seeds.draw(1)))
+        taken = 0
+        try:
+            with closing(_made(problem, [order for order, _ in drawn])) as made:
+                for each in made:
+                    taken += 1
+                    yield each
+        finally:
+            if taken < len(drawn):
+                seeds.restore(states[taken])
+            for _, parents in drawn[taken:]:
+                for parent in parents:
+                    forget(parent)
+
+
+def _made(problem: Problem, orders: Sequence[Order]) -> Generator[Made]:
+    """Make what was drawn; what an operator from a plugin makes, here, where plugins are."""
+    spread = [each for each in orders if each.operator not in problem.plugins]
+    with closing(problem.each(made_by, spread)) as others:
+        for each in orders:
+            yield made_by(problem, each) if each.operator in problem.plugins else next(others)
 
 
 def made_by(problem: Problem, order: Order) -> Made:

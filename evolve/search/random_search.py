@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from evolve.candidates import Offspring, Scored
 from evolve.grammar import seeded
 from evolve.search.base import CandidateSeeds, Made, Novelty, Problem, check_count, gather
-from evolve.search.making import Order, made_by
+from evolve.search.making import Order, made_ahead
 
 
 class RandomSearch:
@@ -28,12 +28,12 @@ class RandomSearch:
         self._novelty.add([each.candidate for each in fresh])
         with seeded() as reseed:
 
-            def make(count: int) -> list[Made]:
-                orders = []
-                for draw in self._seeds.draw(count):
-                    reseed(draw)
-                    orders.append(Order("newcomer", (), random.getstate(), None))
-                return self._problem.each(made_by, orders)
+            def draw(seed: int) -> tuple[Order, list[Scored]]:
+                reseed(seed)
+                return Order("newcomer", (), random.getstate(), None), []
+
+            def make(count: int) -> Generator[Made]:
+                return made_ahead(self._problem, self._seeds, draw, count, lambda _: None)
 
             fresh += gather(make, self._novelty, self._problem.population - len(fresh))
         self._asked = fresh
