@@ -53,8 +53,6 @@ _ARITHMETIC: Mapping[str, type[ast.operator]] = {
     "multiply": ast.Mult,
     "divide": ast.Div,
 }
-#: Operations that Python writes as operators, which bind more or less tightly.
-OPERATORS = frozenset((*COMPARISONS, *_LOGICAL, *_ARITHMETIC, "not", "negative"))
 _FUNCTIONS = ("log", "sqrt", "exp")
 #: How Python writes operators, and how tightly each binds; what is no operator binds most tightly.
 _SYMBOLS: Mapping[str, tuple[str, int]] = {
@@ -70,6 +68,8 @@ _SYMBOLS: Mapping[str, tuple[str, int]] = {
     "negative": ("-", 5),
 }
 _ATOM = 6
+#: Operations that Python writes as operators.
+OPERATORS = frozenset(_SYMBOLS)
 #: Reductions of a score over a model's layers, and rankings within it: methods of the view.
 _METHODS = ("total", "mean", "largest", "rank")
 _TWO_ARGUMENT_METHODS: Mapping[str, tuple[Type, Type]] = {

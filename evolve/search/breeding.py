@@ -87,7 +87,7 @@ class Breeder:
         select: Select,
         pool: Sequence[Scored],
         well_fitted: Collection[str] = (),
-        forget: Callable[[Scored], None] = lambda _: None,
+        unselect: Callable[[Scored], None] = lambda _: None,
     ) -> list[Offspring]:
         """Return one generation of offspring.
 
@@ -95,7 +95,7 @@ class Breeder:
             select: Draws a parent; called while Python's global generator is seeded.
             pool: What is worth refining.
             well_fitted: Ids of the structures among these whose predicted loss is near the measured one.
-            forget: Takes back that a parent was selected, for some are drawn in vain; where it has effects.
+            unselect: Takes back that a parent was selected, where that has effects: some are drawn in vain.
         """
         population, shares = self._problem.population, self._rates.shares()
         most = 0
@@ -111,7 +111,7 @@ class Breeder:
         )
         self._novelty.add([each.candidate for each in refined])
         self._parents = {each.candidate.id: each for each in (*pool, *self._refiner.best)}
-        self._asked = refined + self._vary(select, population - len(refined), forget=forget)
+        self._asked = refined + self._vary(select, population - len(refined), unselect=unselect)
         return self._asked
 
     def _vary(
@@ -119,7 +119,7 @@ class Breeder:
         select: Select,
         wanted: int,
         shares: Mapping[str, float] | None = None,
-        forget: Callable[[Scored], None] = lambda _: None,
+        unselect: Callable[[Scored], None] = lambda _: None,
     ) -> list[Offspring]:
         shares = shares or self._rates.shares()
         # Where nothing is left to refine, its share goes to the others.
@@ -137,7 +137,7 @@ class Breeder:
                 return Order(operator, rules, random.getstate(), self._bits_of_newcomers), parents
 
             def make(count: int) -> Generator[Made]:
-                return made_ahead(self._problem, self._seeds, draw, count, forget)
+                return made_ahead(self._problem, self._seeds, draw, count, unselect)
 
             if not self.tunes:
                 return gather(make, self._novelty, wanted)

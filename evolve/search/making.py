@@ -64,7 +64,7 @@ def made_ahead(
     seeds: CandidateSeeds,
     draw: Callable[[int], tuple[Order, Sequence[Scored]]],
     count: int,
-    forget: Callable[[Scored], None],
+    unselect: Callable[[Scored], None],
 ) -> Generator[Made]:
     """Yield offspring without end, drawn ahead of what is asked for, so that no process need wait.
 
@@ -75,7 +75,7 @@ def made_ahead(
         seeds: Draws a seed for each.
         draw: Returns what was drawn with a seed, and the parents that were selected for it.
         count: How many offspring are wanted, of about four times as many.
-        forget: Takes back that a parent was selected.
+        unselect: Takes back that a parent was selected.
     """
     while True:
         states, drawn = [], []
@@ -93,7 +93,7 @@ def made_ahead(
                 seeds.restore(states[taken])
             for _, parents in drawn[taken:]:
                 for parent in parents:
-                    forget(parent)
+                    unselect(parent)
 
 
 def _made(problem: Problem, orders: Sequence[Order]) -> Generator[Made]:

@@ -83,10 +83,10 @@ def test_what_is_drawn_in_vain_leaves_nothing(setup, taken):
             selected[chosen.candidate.id] += 1
             return Order("structure", (chosen.candidate,), random.getstate(), None), [chosen]
 
-        def forget(parent: Scored) -> None:
+        def unselect(parent: Scored) -> None:
             selected[parent.candidate.id] -= 1
 
-        with seeded(), closing(made_ahead(problem, seeds, draw, count, forget)) as found:
+        with seeded(), closing(made_ahead(problem, seeds, draw, count, unselect)) as found:
             made = list(islice(found, taken))
         return made, selected, seeds.state()
 
