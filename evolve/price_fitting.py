@@ -135,6 +135,8 @@ class _Price:
         self._first = sweep.along[0] if sweep.price else ""
         self._models = view.offsets[:-1]
         self._owner = np.repeat(np.arange(len(self._models)), np.diff(view.offsets))
+        # A price that reads nothing of the layers is worked out once a model, a hundredth of the work.
+        self._reads_layers = "model." in source
         self._rule = _compiled(f"def allocate(model, p, spent, lost):\n    return {source}\n", "<price>")
 
     def values(self, units: FloatArray) -> dict[str, FloatArray]:
@@ -150,15 +152,18 @@ class _Price:
         Raises:
             ValueError: It is not yet checked whether a model has one price, and it has not.
         """
-        table, shape = self.table, (count, self._view.num_layers)
+        table, owner = self.table, self._owner if self._reads_layers else slice(None)
         reads = [np.zeros((1, 1))] * 2
         if self._first:
             first = np.broadcast_to(values[self._first], (count, len(self._models)))
-            reads = [table.at(each, first)[:, self._owner] for each in (table.spent, table.lost)]
-        found = np.broadcast_to(self._rule(self._view, ParameterValues(values), *reads), shape)
-        prices = found[:, self._models]
-        if not checked and (np.abs(found - prices[:, self._owner]) > _EQUAL * np.abs(found)).any():
-            raise ValueError("price: expected one a model")
+            reads = [table.at(each, first)[:, owner] for each in (table.spent, table.lost)]
+        prices = np.asarray(self._rule(self._view, ParameterValues(values), *reads))
+        if self._reads_layers:
+            found = np.broadcast_to(prices, (count, self._view.num_layers))
+            prices = found[:, self._models]
+            if not checked and (np.abs(found - prices[:, owner]) > _EQUAL * np.abs(found)).any():
+                raise ValueError("price: expected one a model")
+        prices = np.broadcast_to(prices, (count, len(self._models)))
         return np.where(np.isfinite(prices) & (prices > 0), prices, _TINY)
 
 

@@ -270,10 +270,9 @@ class ModelView:
 
     def total(self, values: FloatArray | BoolArray) -> FloatArray:
         """Return, at every layer, the sum of (…, N) values over its model."""
-        full = np.broadcast_to(values, np.broadcast_shapes(np.shape(values), (self.num_layers,)))
-        return np.asarray(np.add.reduceat(full, self.offsets[:-1], axis=-1, dtype=np.float64))[
-            ..., self._owner
-        ]
+        full = self._at_full_width(values)
+        sums = np.asarray(np.add.reduceat(full, self.offsets[:-1], axis=-1, dtype=np.float64))
+        return sums[..., self._owner]
 
     def mean(self, values: FloatArray | BoolArray) -> FloatArray:
         """Return, at every layer, the mean of (…, N) values over its model."""
@@ -285,7 +284,7 @@ class ModelView:
 
     def largest(self, values: FloatArray) -> FloatArray:
         """Return, at every layer, the largest of (…, N) values over its model."""
-        full = np.broadcast_to(values, np.broadcast_shapes(np.shape(values), (self.num_layers,)))
+        full = self._at_full_width(values)
         return np.asarray(np.maximum.reduceat(full, self.offsets[:-1], axis=-1))[..., self._owner]
 
     def rank(self, values: FloatArray) -> FloatArray:
@@ -293,7 +292,7 @@ class ModelView:
 
         Layers of equal value rank in the order of the model.
         """
-        order, _ = self._order(values)
+        order = self._order(values)
         ranks = np.empty(order.shape)
         places = np.arange(self.num_layers) - self.offsets[:-1][self._owner]
         np.put_along_axis(ranks, order, np.broadcast_to(places, order.shape).astype(np.float64), axis=-1)
@@ -306,11 +305,12 @@ class ModelView:
             values: (…, N) values.
             fraction: (P, 1) or a number: 0 is the least value, 1 the largest; beyond, the nearest of them.
         """
-        order, full = self._order(values)
+        ordered = np.array(self._at_full_width(values))
+        for first, end in pairwise(self.offsets):
+            ordered[..., first:end].sort(axis=-1)
         place = np.clip(fraction, 0.0, 1.0) * (self._sizes - 1.0)
         below = np.floor(place).astype(np.int64)
         above = np.minimum(below + 1, self._sizes - 1)
-        ordered = np.take_along_axis(full, order, axis=-1)
         shape = np.broadcast_shapes(ordered.shape[:-1], below.shape[:-1])
         ordered = np.broadcast_to(ordered, (*shape, self.num_layers))
         first = self.offsets[:-1]
@@ -347,8 +347,8 @@ class ModelView:
             weights: (…, N) what is added up.
             score: (…, N) the order in which it is added up, lowest first.
         """
-        order, full = self._order(score)
-        weighed = np.broadcast_to(weights, np.broadcast_shapes(np.shape(weights), full.shape)).astype(
+        order = self._order(score)
+        weighed = np.broadcast_to(weights, np.broadcast_shapes(np.shape(weights), order.shape)).astype(
             np.float64
         )
         order = np.broadcast_to(order, weighed.shape)
@@ -360,14 +360,19 @@ class ModelView:
         np.put_along_axis(shares, order, running, axis=-1)
         return shares / self.total(weighed)
 
-    def _order(self, values: FloatArray) -> tuple[npt.NDArray[np.intp], FloatArray]:
-        """Return (…, N) the layers sorted by value within each model, and the values at full width."""
-        full = np.broadcast_to(values, np.broadcast_shapes(np.shape(values), (self.num_layers,)))
-        owner = np.broadcast_to(self._owner, full.shape)
-        keys: tuple[npt.NDArray[Any], ...] = (full, owner)
+    def _order(self, values: FloatArray) -> npt.NDArray[np.intp]:
+        """Return (…, N) the layers sorted by value within each model."""
+        full = self._at_full_width(values)
         if not self._in_order:
-            keys = (np.broadcast_to(self.relative_position, full.shape), *keys)
-        return np.lexsort(keys, axis=-1), np.asarray(full)
+            keys = np.broadcast_to(self.relative_position, full.shape), full
+            return np.lexsort((*keys, np.broadcast_to(self._owner, full.shape)), axis=-1)
+        order = np.empty(full.shape, dtype=np.intp)
+        for first, end in pairwise(self.offsets):
+            order[..., first:end] = np.argsort(full[..., first:end], axis=-1, kind="stable") + first
+        return order
+
+    def _at_full_width(self, values: FloatArray | BoolArray) -> FloatArray:
+        return np.broadcast_to(values, np.broadcast_shapes(np.shape(values), (self.num_layers,)))
 
     @cached_property
     def _in_order(self) -> bool:
