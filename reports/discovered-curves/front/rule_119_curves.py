@@ -1,12 +1,12 @@
-"""Allocates a number format to each layer of a network: candidate 94a31e9e815d.
+"""Allocates a number format to each layer of a network: candidate 3e68706f22e1.
 
 In a first pass, each layer goes to the format of least cost, where the cost is the
-share of the weights times the number of bits per weight plus 153.7 times the predicted
+share of the weights times the number of bits per weight plus 122.2 times the predicted
 loss. In the end, each layer goes to the format of least cost, where the cost is the
-share of the weights times the number of bits per weight plus 153.2 times the model's
+share of the weights times the number of bits per weight plus 157.6 times the model's
 total value of (the share of the weights times the number of bits per weight in the
-first pass) times (the model's total predicted loss in the first pass plus 0.06071)
-times the predicted loss.
+first pass) times (the model's total predicted loss in the first pass plus 0.0581) times
+the predicted loss.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
@@ -60,9 +60,9 @@ KNOWN_FORMATS = {
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "first_price": 153.7,
-    "second_price": 153.25,
-    "weight": 0.060708,
+    "first_price": 122.2,
+    "second_price": 157.6,
+    "weight": 0.0581,
 }
 
 

@@ -1,14 +1,14 @@
-"""Allocates a number format to each layer of a network: candidate 8049edcd6fc5.
+"""Allocates a number format to each layer of a network: candidate 541473a5abce.
 
-Each layer goes to the format of least cost, where the cost is the square root of (the
-predicted loss minus (0.04839 for Embedding, 0.05291 for Conv, 0.05039 for Linear,
-0.06566 for Attention, 0.1159 for LayerNorm, 0.0652 for others) times the share of the
-weights).
+Layers whose share of the weights is above (0.008594 for Embedding, 0.01307 for Conv,
+0.01364 for Linear, 0.005795 for Attention, 0.01539 for LayerNorm, 0.01153 for others)
+go to FP16. Of the rest, those whose gradient sensitivity is above 0.6638 go to FP32. Of
+the rest, those of type Attention go to FP32. All others go to FP16.
 
 Needs numpy. Use it as a program, or import its function ``allocate``:
 
-    python rule_062_curves.py profile.json
-    python rule_062_curves.py profile.json --json
+    python rule_088_gradient.py profile.json
+    python rule_088_gradient.py profile.json --json
 
 The profile of a model is a JSON object with two lists. `formats` has the number formats
 to choose from: names like FP16, or objects with name, bits (per weight) and kind.
@@ -16,16 +16,15 @@ to choose from: names like FP16, or objects with name, bits (per weight) and kin
 
 - layer_type: one of Embedding, Conv, Linear, Attention, LayerNorm, Classifier
 - num_params: number of weights
-- sensitivity: a list, one for each format: the share of accuracy lost with this layer
-  alone in it
+- gradient_sensitivity: gradient sensitivity
 
 What it was measured to do:
 
-- train: 99.73 % of the proven optimum
-- valid: 99.80 % of the proven optimum
-- test: 99.87 % of the proven optimum
-- level: curves
-- complexity: 62 nodes of syntax
+- train: 96.63 % of the proven optimum
+- valid: 96.87 % of the proven optimum
+- test: 96.79 % of the proven optimum
+- level: gradient
+- complexity: 88 nodes of syntax
 """
 
 from __future__ import annotations
@@ -59,22 +58,31 @@ LAYER_TYPES = ("Embedding", "Conv", "Linear", "Attention", "LayerNorm", "Classif
 
 # The numbers of the rule, which reads them as p.NAME.
 PARAMETERS = {
-    "weight": 0.065197,
-    "weight_embedding": 0.048386,
-    "weight_conv": 0.052905,
-    "weight_linear": 0.050393,
-    "weight_attention": 0.065663,
-    "weight_layernorm": 0.11593,
+    "param_fraction": 0.011525,
+    "param_fraction_embedding": 0.0085945,
+    "param_fraction_conv": 0.013067,
+    "param_fraction_linear": 0.013636,
+    "param_fraction_attention": 0.0057946,
+    "param_fraction_layernorm": 0.01539,
+    "gradient_sensitivity": 0.66383,
 }
 
 
 def rule(model, p):
-    param_fraction_factors = model.by_type(
-        p.weight, Embedding=p.weight_embedding, Conv=p.weight_conv, Linear=p.weight_linear,
-        Attention=p.weight_attention, LayerNorm=p.weight_layernorm,
+    param_fraction_limits = model.by_type(
+        p.param_fraction, Embedding=p.param_fraction_embedding, Conv=p.param_fraction_conv,
+        Linear=p.param_fraction_linear, Attention=p.param_fraction_attention,
+        LayerNorm=p.param_fraction_layernorm,
     )
-    cost = np.sqrt(model.loss - param_fraction_factors * model.param_fraction)
-    return model.cheapest(cost)
+    high_param_fraction = model.param_fraction > param_fraction_limits
+    high_gradient_sensitivity = model.gradient_sensitivity > p.gradient_sensitivity
+    attention = model.is_type("Attention")
+    return model.select(
+        (high_param_fraction, "FP16"),
+        (high_gradient_sensitivity, "FP32"),
+        (attention, "FP32"),
+        otherwise="FP16",
+    )
 
 
 class ProfileError(ValueError):
@@ -99,9 +107,11 @@ class Model:
                 raise ProfileError(f"layer {at}: type {name!r} is none of {known}")
         self.num_params = column(layers, "num_params", "a number from 1", low=1)
         self.param_fraction = self.num_params / self.num_params.sum()
-        self._sensitivity = sensitivity_table(layers, len(formats))[order]
-        # (K, 1, N) losses that add up where retained accuracies multiply.
-        self.loss = (-np.log1p(-self._sensitivity) + 0.0)[:, None, :]
+        self.gradient_sensitivity = column(layers, "gradient_sensitivity")
+
+    def is_type(self, *names):
+        """Return whether each layer is of one of these types."""
+        return np.isin(self.layer_type, names)
 
     def by_type(self, otherwise, **numbers):
         """Return a number for each layer by its type."""
@@ -110,10 +120,21 @@ class Model:
             found = np.where(np.isin(self.layer_type, name), number, found)
         return found
 
-    def cheapest(self, cost):
-        """Return each layer's format of least cost, the narrower at a tie."""
-        costs = np.broadcast_to(cost, (len(self.formats), 1, self.num_layers))
-        return np.argmin(costs, axis=0).astype(np.uint8)
+    def _index(self, choice):
+        """Return the index of a format given by name; indices stay as they are."""
+        if not isinstance(choice, str):
+            return choice
+        if choice not in self.formats:
+            found = ", ".join(self.formats)
+            raise ProfileError(f"formats: the rule needs {choice}, found {found}")
+        return np.uint8(self.formats.index(choice))
+
+    def select(self, *clauses, otherwise):
+        """Return the format of the first clause (mask, format) that holds."""
+        chosen = np.full(self.num_layers, self._index(otherwise), dtype=np.uint8)
+        for mask, choice in reversed(clauses):
+            chosen = np.where(mask, self._index(choice), chosen)
+        return chosen
 
 
 def entries(profile: dict, field: str) -> list:
@@ -156,18 +177,6 @@ def column(layers: list, field: str, expected: str = "a number", low: float = -1
     for at, layer in enumerate(layers):
         values[at] = number(layer.get(field), f"layer {at}: {field}", expected, low)
     return values
-
-
-def sensitivity_table(layers: list, K: int):
-    """Return (K, N) the loss of accuracy with one layer alone in a format."""
-    rows = []
-    for at, layer in enumerate(layers):
-        values, place = layer.get("sensitivity"), f"layer {at}: sensitivity"
-        if not isinstance(values, list) or len(values) != K:
-            raise ProfileError(f"{place}: expected {K} numbers, one for each format")
-        limits = "numbers in [0, 1)", 0, 1 - 2**-53
-        rows.append([number(each, place, *limits) for each in values])
-    return np.array(rows, dtype=float).T
 
 
 def allocate(profile: dict) -> list[str]:
