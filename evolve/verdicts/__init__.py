@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evolve.engine import Outcome
+from evolve.price_fitting import PriceFit
 from evolve.setup import Setup
 from evolve.store import RunStore
 from evolve.verdicts.alternatives import Alternatives, judge_alternatives
@@ -70,11 +71,14 @@ def judge(
     gaps = generation_gaps(outcome.generations, outcome.scored)
     if setup.arena.shared:
         gaps = ()
+    # Rules for budgets are swept over all prices as it is.
+    dataset, level = setup.dataset, setup.config.signals
+    prices = PriceFit(dataset.train, level, templates) if setup.arena.budgets is None else None
     return Verdicts(
         overfitting=judge_overfitting(champion, seed, gaps),
         luck=judge_luck(outcome, control_search(store, setup), templates, splits, champion, seed),
         robustness=judge_robustness(rule, templates, splits, champion, seed),
-        carriers=judge_carriers(outcome, templates, splits, champion, read),
+        carriers=judge_carriers(outcome, templates, splits, champion, read, prices),
         alternatives=judge_alternatives(champion, splits, seed),
         failing=failing,
     )

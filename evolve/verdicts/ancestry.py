@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +53,14 @@ class PartEffect:
         part: The part, as code.
         instead: What stands in its place.
         losses: What the champion loses without it, per split; None where that rule fails.
+        repriced: The same where the price is then set anew: with a part goes its scale too, which a price
+            makes up for. Empty for numbers and where there is no price to set.
     """
 
     part: str
     instead: str
     losses: Losses
+    repriced: Losses
 
     @property
     def dead(self) -> bool:
@@ -90,6 +93,7 @@ def judge_carriers(
     splits: Sequence[Split],
     champion: Shares,
     read: Collection[str] | None = None,
+    prices: Callable[[Candidate], Candidate] | None = None,
 ) -> Carriers:
     """Measure what each step of the ancestry and each part of the champion contributes.
 
@@ -99,6 +103,7 @@ def judge_carriers(
         splits: The models.
         champion: By split, the champion's (M,) shares.
         read: The parameters that the rule reads as it is shown, by name; None for all.
+        prices: Sets the price of a rule to what brings most on train; None where that says nothing.
     """
     assert outcome.champion is not None
     rule = outcome.champion.candidate
@@ -106,7 +111,17 @@ def judge_carriers(
     steps, left_out = _step_effects(outcome, rule, templates, splits, own)
     found = variants(rule, templates[rule.template], read)[:_MOST]
     means = _means([each.candidate for each in found], templates, splits)
-    parts = tuple(_part_effect(each, own - row) for each, row in zip(found, means, strict=True))
+    priced = _repriced(found, prices)
+    repriced = dict(zip(priced, _means(list(priced.values()), templates, splits), strict=True))
+    parts = tuple(
+        PartEffect(
+            each.part,
+            each.instead,
+            _numbers(own - mean),
+            _numbers(own - repriced[place]) if place in repriced else (),
+        )
+        for place, (each, mean) in enumerate(zip(found, means, strict=True))
+    )
     names = tuple(split.name for split in splits)
     return Carriers(_verdict(steps, parts, names[-1]), names, steps, parts, left_out)
 
@@ -145,8 +160,14 @@ def _is_newcomer(step: Scored) -> bool:
     return step.offspring.operator == "newcomer"
 
 
-def _part_effect(variant: Variant, losses: FloatArray) -> PartEffect:
-    return PartEffect(variant.part, variant.instead, _numbers(losses))
+def _repriced(
+    variants: Sequence[Variant], prices: Callable[[Candidate], Candidate] | None
+) -> dict[int, Candidate]:
+    """Return the rules that lack structure, with their prices set anew, by place; those that have prices."""
+    if prices is None:
+        return {}
+    found = {place: prices(each.candidate) for place, each in enumerate(variants) if not each.is_number}
+    return {place: each for place, each in found.items() if each != variants[place].candidate}
 
 
 def _means(
@@ -188,12 +209,15 @@ def _parts_verdict(parts: Sequence[PartEffect], split: str) -> list[str]:
     if not parts:
         return []
     told = []
-    losing = [(each.losses[-1] or 0.0, each) for each in parts]
+    # What a part says weighs more than its scale, so numbers stand back where prices can be set.
+    telling = [each for each in parts if each.repriced] or parts
+    losing = [((each.repriced or each.losses)[-1] or 0.0, each) for each in telling]
     most, part = max(losing, key=lambda pair: pair[0])
     if most > _NOTHING:
+        without = "without it and with its price set anew" if part.repriced else "without it"
         told.append(
             f"Of {counted(len(parts), 'part')} of the rule, {part.part} matters most: "
-            f"without it, it loses {points(most)} on {split}."
+            f"{without}, it loses {points(most)} on {split}."
         )
     dead = sum(each.dead for each in parts)
     if dead:

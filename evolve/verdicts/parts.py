@@ -21,11 +21,13 @@ class Variant:
         part: The part, as code.
         instead: What stands in its place, as code or in words.
         candidate: The rule that is left.
+        is_number: Whether the part is a number.
     """
 
     part: str
     instead: str
     candidate: Candidate
+    is_number: bool
 
 
 def variants(candidate: Candidate, template: Template, read: Collection[str] | None = None) -> list[Variant]:
@@ -41,13 +43,11 @@ def variants(candidate: Candidate, template: Template, read: Collection[str] | N
     """
     genome = template.read(candidate)
     numbers = _without_numbers(genome, candidate, template)
-    found = [
-        *_without_structure(genome),
-        *(_number(each) for each in numbers if read is None or each.name in read),
-    ]
+    structure = [(*each, False) for each in _without_structure(genome)]
+    plain = [(*_number(each), True) for each in numbers if read is None or each.name in read]
     written: list[Variant] = []
-    for part, instead, changed in found:
-        variant = Variant(_short(part), _short(instead), template.write(changed))
+    for part, instead, changed, is_number in structure + plain:
+        variant = Variant(_short(part), _short(instead), template.write(changed), is_number)
         if variant.candidate.id != template.write(genome).id:
             written.append(variant)
     return written

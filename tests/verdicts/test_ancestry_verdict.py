@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from cases import SENSITIVE, TEMPLATES, THRESHOLD, ladder, small_suite
 
-from evolve.candidates import Evaluation, Offspring, Scored
+from evolve.candidates import Candidate, Evaluation, Offspring, Scored
 from evolve.engine import Outcome
+from evolve.price_fitting import PriceFit
 from evolve.verdicts.ancestry import judge_carriers
 from evolve.verdicts.models import shares, splits_of
 from evolve.verdicts.parts import variants
@@ -39,6 +40,35 @@ def test_a_dead_clause_costs_nothing_and_is_told() -> None:
     assert not living.dead
     assert living.losses[0] > 0
     assert "could go" in found.verdict
+
+
+def test_what_only_scales_a_price_is_worth_nothing_once_the_price_is_set_anew() -> None:
+    scaled, said = "model.param_fraction * p.weight", "model.edge_distance + p.weight_2"
+    weight = f"{scaled} * ({said})"
+    bred = Candidate(
+        "weighted",
+        (("weight", weight), ("loss", "model.loss")),
+        (("price", 4.0), ("weight", 5.0), ("weight_2", 9.0)),
+    )
+    prices = PriceFit(small_suite().train, "curves", TEMPLATES)
+    chain = [Scored(Offspring(prices(bred), "seed", (), "start"), Evaluation("ok"))]
+    found = _judge(chain, prices)
+    parts = {(each.part, each.instead): each for each in found.parts}
+    scale, number = parts[scaled, "model.param_fraction"], parts["p.weight = 5", "1"]
+    assert scale.losses[0] > 0.02
+    assert number.losses == scale.losses
+    assert scale.repriced[0] == pytest.approx(0, abs=1e-3)
+    assert number.repriced == ()
+    assert parts[weight, said].repriced[0] > 0.05  # sizes are gone, and no price makes up for that
+    assert f"{weight} matters most: without it and with its price set anew, it loses" in found.verdict
+    assert not any(each.repriced for each in _judge(chain).parts)
+
+
+def test_a_rule_without_a_price_has_none_to_set_anew() -> None:
+    prices = PriceFit(small_suite().train, "curves", TEMPLATES)
+    found = _judge([Scored(Offspring(ladder(NORMS), "seed", (), "start"), Evaluation("ok"))], prices)
+    assert found.parts
+    assert not any(each.repriced for each in found.parts)
 
 
 def test_the_last_step_undone_is_its_parent() -> None:
@@ -106,8 +136,8 @@ def test_a_newcomer_is_an_origin_and_not_compared_with_what_stands_as_its_parent
     assert "It goes back to what was drawn at random in step 2." in found.verdict
 
 
-def _judge(chain):
+def _judge(chain, prices=None):
     splits = splits_of(small_suite(), "curves")
     outcome = Outcome(chain[-1], tuple(chain), (), True)
     own = {split.name: shares([chain[-1].candidate], TEMPLATES, split.arena)[0] for split in splits}
-    return judge_carriers(outcome, TEMPLATES, splits, own)
+    return judge_carriers(outcome, TEMPLATES, splits, own, prices=prices)
