@@ -72,13 +72,19 @@ def apply(
     that the formats can hold. A CHAMPION is a rule, which is run on --profile: a heuristic's name, a plugin
     file, a champion.json or champion.py, or the folder of a run or report.
     """
-    from evolve.networks.applying import check_place, formats_for, save_quantized, size_bits
+    from evolve.networks.applying import (
+        check_place,
+        formats_for,
+        save_quantized,
+        size_bits,
+        tensors_beside,
+    )
     from evolve.networks.network import left_out_words
     from evolve.networks.sources import load_to_write
 
     allocation, notes = _find(spec, profile_file, budgets, signals)
     network = load_to_write(model)
-    check_place(network, output, overwrite)
+    check_place(network, output, overwrite, _files_read(spec, model, profile_file))
     formats = formats_for(network, allocation)
     signal = save_quantized(network, formats, output)
     left = left_out_words(network)
@@ -86,11 +92,13 @@ def apply(
         notes = (*notes, f"not counted, and kept as they are: {left}")
     weights = sum(layer.num_params for layer in network.layers)
     bits = size_bits(network, formats)
+    beside = [each for each in (tensors_beside(output),) if each.exists()]
     _tell(notes)
     if as_json:
         print_json(
             {
                 "output": str(output),
+                "tensors": [str(each) for each in beside],
                 "model": network.name,
                 "layers": len(formats),
                 "avg_bits": bits / weights,
@@ -103,7 +111,8 @@ def apply(
         return
     loud = f"{signal:.1f} dB" if math.isfinite(signal) else "no noise"
     click.echo(f"{network.name}: {len(formats)} layers, {bits / weights:.3f} bits a weight, {loud}")
-    click.echo(f"wrote {output}")
+    for path in (output, *beside):
+        click.echo(f"wrote {path}")
 
 
 @click.command("check-network")
@@ -162,7 +171,8 @@ def check_network(
     from evolve.reports.network_report import check_report_folder
 
     if output is not None:
-        check_output(output, (".json",), overwrite, error=NetworkError)
+        inputs = _files_read(spec, model, profile_file)
+        check_output(output, (".json",), overwrite, error=NetworkError, inputs=inputs)
     if report is not None:
         check_report_folder(report, overwrite)
     allocation, notes = _find(spec, profile_file, budgets, signals)
@@ -194,6 +204,12 @@ def check_network(
             click.echo(f"wrote {path}")
     if verdict.is_uniform:
         raise click.exceptions.Exit(WORSE_THAN_UNIFORM)
+
+
+def _files_read(spec: str, model: str, profile_file: Path | None) -> list[Path]:
+    """Return the files that may be read, so that none of them is written over."""
+    read = [Path(spec), Path(spec, "champion.json"), Path(model), Path(f"{model}.data")]
+    return read if profile_file is None else [*read, profile_file]
 
 
 def _find(spec: str, profile_file: Path | None, budgets: tuple[str, ...], signals: str) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -176,22 +176,27 @@ class QuantizedWeights:
         return {layer: self.of(layer, find_quantizer(name)) for layer, name in formats.items()}
 
 
-def check_place(network: Network, path: Path, overwrite: bool = False) -> None:
-    """Refuse a file that cannot be written, or whose name does not end as the network's files do.
+def check_place(network: Network, path: Path, overwrite: bool = False, inputs: Collection[Path] = ()) -> None:
+    """Refuse a file that cannot be written, is read, or does not end as the network's files do.
 
     Raises:
         NetworkError: It is such a file.
     """
-    check_output(path, network.endings, overwrite, error=NetworkError)
+    check_output(path, network.endings, overwrite, error=NetworkError, inputs=inputs)
     if path.suffix == ".onnx":
-        # A large model is two files.
-        check_output(path.with_name(f"{path.name}.data"), (".data",), overwrite, error=NetworkError)
+        check_output(tensors_beside(path), (".data",), overwrite, error=NetworkError, inputs=inputs)
+
+
+def tensors_beside(path: Path) -> Path:
+    """Return where the tensors of an ONNX model stand if it is too large for one file."""
+    return path.with_name(f"{path.name}.data")
 
 
 def save_quantized(network: Network, formats: Mapping[str, str], path: Path) -> float:
     """Write a network with its weights quantized and dequantized; the file appears whole or not at all.
 
-    A large ONNX model has its tensors in a second file, which is moved to its place before the first.
+    A large ONNX model has its tensors in a second file, which is moved to its place before the first. That of
+    an older model of this name goes with it.
 
     Args:
         network: The network.
@@ -210,8 +215,11 @@ def save_quantized(network: Network, formats: Mapping[str, str], path: Path) -> 
     try:
         aside.mkdir()
         network.save(aside / path.name, weights)
+        has_tensors = tensors_beside(aside / path.name).exists()
         for each in sorted(aside.iterdir(), key=lambda file: file.name == path.name):
             each.replace(path.with_name(each.name))
+        if path.suffix == ".onnx" and not has_tensors:
+            tensors_beside(path).unlink(missing_ok=True)
     except (OSError, RuntimeError) as fault:
         raise NetworkError(f"cannot be written ({fault})", file=path) from None
     finally:

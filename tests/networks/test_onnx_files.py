@@ -92,6 +92,31 @@ def test_data_that_are_there_already_are_not_lost(model, tmp_path):
     check_place(network, tmp_path / "another.onnx")
 
 
+def test_the_model_that_is_read_is_not_written_over(model, tmp_path):
+    onnx.save(
+        model, tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data", size_threshold=0
+    )
+    network = OnnxNetwork(tmp_path / "m.onnx", None)
+    files = [tmp_path / "m.onnx", tmp_path / "m.onnx.data"]
+    with pytest.raises(NetworkError, match=r"m\.onnx: this file is read"):
+        check_place(network, tmp_path / "m.onnx", overwrite=True, inputs=files)
+    (tmp_path / "m.onnx").rename(tmp_path / "other.onnx")
+    with pytest.raises(NetworkError, match=r"m\.onnx\.data: this file is read"):
+        check_place(network, tmp_path / "m.onnx", overwrite=True, inputs=files)
+
+
+def test_tensors_of_an_older_model_go_with_it(model, tmp_path, monkeypatch):
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / "made").mkdir()
+    with monkeypatch.context() as large:
+        large.setattr(onnx_files, "LARGEST", 0)
+        apply(tmp_path / "m.onnx", tmp_path / "made" / "small.onnx")
+    assert names(tmp_path / "made") == ["small.onnx", "small.onnx.data"]
+    expected = apply(tmp_path / "m.onnx", tmp_path / "made" / "small.onnx")
+    assert names(tmp_path / "made") == ["small.onnx"]
+    np.testing.assert_allclose(run(tmp_path / "made" / "small.onnx"), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_missing_second_file_is_explained(model, tmp_path):
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="gone.bin", size_threshold=0)
     (tmp_path / "gone.bin").unlink()
