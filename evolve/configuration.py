@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,15 @@ from evolve.signals import LEVELS, level_index
 
 #: Stands for all built-in operators, each with its usual weight.
 DEFAULT = "default"
+#: The least and the most of each number; candidates of a generation and copies are in memory together.
+_BOUNDS = {
+    "generations": (1, math.inf),
+    "population": (2, 1_000_000),
+    "seed": (0, math.inf),
+    "plateau": (1, math.inf),
+    "evaluations": (1, math.inf),
+    "copies": (0, 100),
+}
 
 
 @dataclass(frozen=True)
@@ -58,21 +68,14 @@ class RunConfig:
     fit: bool | None = None
 
     def __post_init__(self) -> None:
-        least_values = {
-            "generations": 1,
-            "population": 2,
-            "seed": 0,
-            "plateau": 1,
-            "evaluations": 1,
-            "copies": 0,
-        }
-        for name, least in least_values.items():
+        for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
             if name in ("plateau", "evaluations") and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                expected = f"at least {least}" if math.isinf(most) else f"from {least} to {most:,}"
                 raise InputError(
-                    "bad configuration", field=name, expected=f"a whole number, at least {least}", found=value
+                    "bad configuration", field=name, expected=f"a whole number, {expected}", found=value
                 )
         if self.fit is not None and not isinstance(self.fit, bool):
             raise InputError("bad configuration", field="fit", expected="true or false", found=self.fit)
