@@ -72,13 +72,7 @@ def apply(
     that the formats can hold. A CHAMPION is a rule, which is run on --profile: a heuristic's name, a plugin
     file, a champion.json or champion.py, or the folder of a run or report.
     """
-    from evolve.networks.applying import (
-        check_place,
-        formats_for,
-        save_quantized,
-        size_bits,
-        tensors_beside,
-    )
+    from evolve.networks.applying import check_place, files_of, formats_for, save_quantized, size_bits
     from evolve.networks.network import left_out_words
     from evolve.networks.sources import load_to_write
 
@@ -92,13 +86,12 @@ def apply(
         notes = (*notes, f"not counted, and kept as they are: {left}")
     weights = sum(layer.num_params for layer in network.layers)
     bits = size_bits(network, formats)
-    beside = [each for each in (tensors_beside(output),) if each.exists()]
     _tell(notes)
     if as_json:
         print_json(
             {
                 "output": str(output),
-                "tensors": [str(each) for each in beside],
+                "files": [str(each) for each in files_of(output)],
                 "model": network.name,
                 "layers": len(formats),
                 "avg_bits": bits / weights,
@@ -111,7 +104,7 @@ def apply(
         return
     loud = f"{signal:.1f} dB" if math.isfinite(signal) else "no noise"
     click.echo(f"{network.name}: {len(formats)} layers, {bits / weights:.3f} bits a weight, {loud}")
-    for path in (output, *beside):
+    for path in files_of(output):
         click.echo(f"wrote {path}")
 
 

@@ -192,6 +192,12 @@ def tensors_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the files of a network that was written: the one it was to be, and that of its tensors."""
+    beside = tensors_beside(path)
+    return [path, beside] if path.suffix == ".onnx" and beside.exists() else [path]
+
+
 def save_quantized(network: Network, formats: Mapping[str, str], path: Path) -> float:
     """Write a network with its weights quantized and dequantized; the file appears whole or not at all.
 

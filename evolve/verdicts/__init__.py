@@ -71,9 +71,9 @@ def judge(
     gaps = generation_gaps(outcome.generations, outcome.scored)
     if setup.arena.shared:
         gaps = ()
-    # Rules for budgets are swept over all prices as it is.
-    dataset, level = setup.dataset, setup.config.signals
-    prices = PriceFit(dataset.train, level, templates) if setup.arena.budgets is None else None
+    prices = setup.problem.prices
+    if prices is None and setup.arena.budgets is None:  # rules for budgets are swept over all prices as it is
+        prices = PriceFit(setup.dataset.train, setup.config.signals, templates)
     return Verdicts(
         overfitting=judge_overfitting(champion, seed, gaps),
         luck=judge_luck(outcome, control_search(store, setup), templates, splits, champion, seed),
