@@ -77,7 +77,7 @@ class _Trial:
             return method(*arguments)
         except EvolveError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault(f"raises {type(error).__name__} when it {when}: {error}") from error
 
     def step(self) -> list[Offspring]:

@@ -29,6 +29,7 @@ CHANGED = "def ask(self):\n        asked = super().ask()\n        return [replac
 FAULTS = [
     ("def __init__(self, *_): self.a", 9, "raises AttributeError when it is made: 'Mine' object has no"),
     ("def ask(self): raise ValueError('no luck')", 9, "raises ValueError when it is asked: no luck. 'evolve"),
+    ("def ask(self): raise SystemExit(0)", 9, "raises SystemExit when it is asked: 0"),
     ("def ask(self): return [1]", 7, "asks for no candidate; expected .*Offspring, found 1"),
     ("def ask(self): return (each for each in ())", 7, "asks for no candidates; expected a list"),
     ("def ask(self): return []", 7, "asks for nothing; expected candidates from the first generation on"),
@@ -87,15 +88,18 @@ def test_islands_of_one_end_with_its_file(folder: Path) -> None:
         run("islands:2:mine")
 
 
-def test_a_faulty_operator_within_it_is_blamed_itself(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("body", "raised"), [("1 / 0", "ZeroDivisionError"), ("raise SystemExit(0)", "SystemExit")]
+)
+def test_a_faulty_operator_within_it_is_blamed_itself(folder: Path, body: str, raised: str) -> None:
     text = STRATEGY.replace("random_search", "genetic").replace("RandomSearch", "Genetic")
     (folder / "mine.py").write_text(text.replace("BODY", "pass"))
     operator = (
-        "from evolve.extensions import operator\n@operator()\ndef vary(parent, template, words): 1 / 0\n"
+        f"from evolve.extensions import operator\n@operator()\ndef vary(parent, template, words): {body}\n"
     )
     (folder / "hers.py").write_text(operator)
     setup = prepare_run(RunConfig(strategy="mine", population=60, operators={"hers": 1.0}))
-    with pytest.raises(PluginError, match=r"hers\.py, line 3: the operator raises ZeroDivisionError"):
+    with pytest.raises(PluginError, match=rf"hers\.py, line 3: the operator raises {raised}"):
         search(setup, create_run("a", json.loads(json.dumps(setup.resolved()))))
 
 

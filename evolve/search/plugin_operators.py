@@ -29,7 +29,7 @@ def apply_plugin(plugin: OperatorPlugin, problem: Problem, given: Sequence[Candi
     forms = problem.templates[given[0].template] if len(given) == 1 else problem.templates
     try:
         found = plugin.vary(*given, forms, problem.words)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = line_in(error, plugin.file) or plugin.line
         raise _fault(plugin, f"raises {type(error).__name__}: {error}", line=line) from error
     candidate, change = _checked(plugin, problem, found)

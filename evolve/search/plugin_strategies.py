@@ -80,7 +80,7 @@ class PluginStrategy:
             return method(*arguments)
         except (RunError, BrokenExecutor):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if type(error) is PluginError and error.file is not None:
                 raise  # an operator's, which names its own file
             words = f"raises {type(error).__name__} when it {when}: {error}"
