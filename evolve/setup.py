@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ from evolve.evaluation import Arena, SearchArena, optimum_of
 from evolve.extensions import Extension
 from evolve.grammar import vocabulary
 from evolve.loss_fitting import LossFit
-from evolve.objectives import parse_objective
+from evolve.objectives import Budgets, best_losses, parse_objective
 from evolve.plugin_files import general_templates
 from evolve.plugins import Catalogue, load_catalogue
 from evolve.price_fitting import PriceFit
@@ -118,6 +119,8 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
             "there is nothing to train on", file=config.datasets, expected="at least one profile in train"
         )
     budgets = parse_objective(config.objective)
+    if budgets is not None:
+        _check_kept(budgets, dataset)
     seeds: dict[str, Offspring] = {}
     for each in catalogue.select(config.start_from):
         if budgets is not None and each.template.sweep_of(each.candidate) is None:
@@ -165,6 +168,20 @@ def prepare_run(config: RunConfig, catalogue: Catalogue | None = None) -> Setup:
     )
     arena = SearchArena(dataset, config.signals, budgets, config.copies)
     return Setup(config, dataset, catalogue, problem, arena)
+
+
+def _check_kept(budgets: Budgets, dataset: Dataset) -> None:
+    """Raise `InputError` at a budget that no train model can keep, for it tells nothing of a rule."""
+    for place, bits in enumerate(budgets.bits):
+        if all(math.isnan(best_losses(each, budgets)[place]) for each in dataset.train):
+            sizes = [(each.num_params[:, None] * each.bits_table).min(axis=1).sum() for each in dataset.train]
+            least = min(size / each.total_params for size, each in zip(sizes, dataset.train, strict=True))
+            raise InputError(
+                "no train model can keep this budget",
+                field="objective",
+                expected=f"at least {least:g} bits",
+                found=bits,
+            )
 
 
 def _loss_fit(

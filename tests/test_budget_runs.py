@@ -55,6 +55,14 @@ def config(**values: object) -> RunConfig:
     return RunConfig(**{**given, "population": 12, **values})
 
 
+@pytest.mark.parametrize("kind", ["budgets", "relaxed"])
+def test_a_budget_that_nothing_can_keep_is_refused(small, kind):
+    refused = small("run", "--datasets", "reference", "--objective", f"{kind}:1,4")
+    assert (refused.status, refused.out) == (2, "")
+    assert "no train model can keep this budget; expected at least 2 bits, found 1.0" in refused.err
+    assert not Path("runs").exists()
+
+
 def test_a_run_with_its_report_and_verification(small):
     done = small("run", *SMALL, "--generations", 3, "--name", "one", "--json")
     assert done.status == 0, done.err
