@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,45 @@ class TestCommand:
         assert "run 2/2" in first.err
         assert self.call(monkeypatch, *words) == 0  # finds its own runs again, without a name
         assert json.loads(capsys.readouterr().out) == data
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("population = 8", ["--objective", "budgets:2.5,4", "--strategies", "genetic,random"]),
+            (
+                "population = 8\nplateau = 9\nstart_from = ['uniform_int8']",
+                ["--strategies", "genetic,random"],
+            ),
+            ("operators = {structure = 2.0}\n[settings.a]\n[settings.'b.c']\nstrategy = 'random'", []),
+        ],
+    )
+    def test_the_printed_command_makes_the_same_runs(
+        self, text: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("mine.toml").write_text(text)
+        usual = ["--seeds", "1", "--evaluations", "20", "--no-figures", "--json", "--name", "one"]
+        assert self.call(monkeypatch, "--config", "mine.toml", *words, *usual) == 0
+        first = json.loads(capsys.readouterr().out)
+        Path("mine.toml").unlink()
+        command = shlex.split(first["command"])
+        assert command[:4] == ["python", "-m", "evolve", "bench"]
+        assert command[-2:] == ["--name", "one"]
+        assert self.call(monkeypatch, *command[4:-1], "two", "--no-figures", "--json") == 0
+        second = json.loads(capsys.readouterr().out)
+        assert first["configurations"] == second["configurations"]
+        assert first["runs"] == second["runs"]
+        page = Path(first["report"]).read_text()
+        assert ("[bench.toml](bench.toml)" in page) == ("--config" in command)
+
+    def test_a_page_of_few_seeds_or_of_data_elsewhere_says_so(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = str(Path(__file__).parents[1] / "datasets" / "reference")
+        for count, few in (("5", True), ("6", False)):
+            words = ["--seeds", count, "--evaluations", "9", "--datasets", data, "--population", "8"]
+            assert self.call(monkeypatch, *words, "--no-figures", "--json", "--name", f"of-{count}") == 0
+            found = json.loads(capsys.readouterr().out)
+            page = Path(found["report"]).read_text()
+            assert ("fewer than six seeds" in page) == few
+            assert data not in page
+            assert f"`{found['dataset_hash']}`; give its path instead of `reference`" in page

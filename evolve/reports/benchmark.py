@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evolve import __version__
-from evolve.benchmarking import AXES, BenchOutcome, Setting, cross
+from evolve.benchmarking import AXES, BenchOutcome, Plan, cross
 from evolve.comparison import TARGETS, LevelPrice, measures
 from evolve.configuration import parse_operators
 from evolve.errors import RunError
@@ -29,8 +29,13 @@ from evolve.reports.benchmark_tables import (
 from evolve.reports.markdown import code, code_cell, counted, render
 from evolve.reports.readable import readable
 from evolve.reports.reproduction import fit_flag
-from evolve.reports.writer import REPORTS, write_folder, write_index
+from evolve.reports.writer import REPORTS, check_is_report, write_folder, write_index
 from evolve.store import to_json_text
+
+#: What of a plan its report holds where flags do not say it.
+PLAN_FILE = "bench.toml"
+#: Values that all settings share and a flag can name.
+_FLAGGED = {"datasets", "population", "copies", "fit", "objective"}
 
 
 def write_bench(contents: BenchContents, reports: Path = REPORTS, figures: bool = True) -> Path:
@@ -45,8 +50,10 @@ def write_bench(contents: BenchContents, reports: Path = REPORTS, figures: bool 
         The report's folder.
 
     Raises:
-        RunError: The folder cannot be written.
+        RunError: The folder cannot be written, or holds something that is no report.
     """
+    folder = reports / contents.outcome.plan.folder
+    check_is_report(folder, "bench.json")
     texts = {
         "bench.md": bench_page(contents, figures),
         "bench.json": to_json_text(bench_json(contents)),
@@ -54,13 +61,14 @@ def write_bench(contents: BenchContents, reports: Path = REPORTS, figures: bool 
         "timing.json": to_json_text(timing_json(contents.outcome)),
         "timing.md": _timing_page(contents.outcome),
     }
+    plan = plan_toml(contents.outcome)
+    texts |= {} if plan is None else {PLAN_FILE: plan}
     files = {name: text.encode() for name, text in texts.items()}
     if figures:
         # Only here, for matplotlib takes longer to load than the rest of the report.
         from evolve.reports.benchmark_figures import draw_bench
 
         files |= draw_bench(contents.outcome, contents.prices)
-    folder = reports / contents.outcome.plan.folder
     try:
         write_folder(folder, files)
         write_index(reports)
@@ -131,6 +139,8 @@ def bench_page(contents: BenchContents, figures: bool) -> str:
             "unseen": f"the {counted(len(outcome.dataset.split(splits[-1])), 'model')} of {splits[-1]}",
             "rules": [_rule(each) for each in contents.prices],
             "command": bench_command(outcome),
+            "dataset_hash": outcome.dataset.content_hash if _is_moved(outcome) else None,
+            "plan": PLAN_FILE if plan_toml(outcome) is not None else None,
             "configurations": Table(
                 ["setting", "configuration"],
                 [
@@ -168,36 +178,73 @@ def _configurations(outcome: BenchOutcome) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _dataset_name(outcome: BenchOutcome) -> str:
-    spec = str(outcome.plan.base.get("datasets", outcome.dataset.name))
-    return Path(spec).name if Path(spec).is_absolute() else spec
+    spec = _dataset_spec(outcome)
+    return Path(spec).name if _is_moved(outcome) else spec
+
+
+def _is_moved(outcome: BenchOutcome) -> bool:
+    """Whether the data set stands at a place of this machine, which no report tells."""
+    return Path(_dataset_spec(outcome)).is_absolute()
+
+
+def _dataset_spec(outcome: BenchOutcome) -> str:
+    return str(outcome.plan.base.get("datasets", outcome.dataset.name))
 
 
 def bench_command(outcome: BenchOutcome) -> str:
-    """Return the command of a benchmark; one from a configuration file names no file."""
+    """Return the command of a benchmark; what flags cannot say it has from `plan_toml`, beside its report."""
     plan = outcome.plan
     words = ["python", "-m", "evolve", "bench"]
-    words += _setting_flags(plan.settings)
+    flags = _setting_flags(plan)
+    words += ["--config", (REPORTS / plan.folder / PLAN_FILE).as_posix()] if flags is None else flags
     words += ["--seeds", str(plan.seeds), "--evaluations", str(plan.evaluations)]
-    words += [
-        "--datasets",
-        _dataset_name(outcome),
-        "--population",
-        str(plan.config(plan.settings[0], 0).population),
-    ]
-    words += ["--copies", str(plan.base["copies"])] if plan.base.get("copies") else []
-    words += fit_flag(plan.base["fit"]) if plan.base.get("fit") is not None else []
+    if flags is not None:
+        words += ["--datasets", _dataset_name(outcome)]
+        words += ["--population", str(plan.config(plan.settings[0], 0).population)]
+        words += ["--copies", str(plan.base["copies"])] if plan.base.get("copies") else []
+        words += fit_flag(plan.base["fit"]) if plan.base.get("fit") is not None else []
+        words += ["--objective", plan.base["objective"]] if "objective" in plan.base else []
     return shlex.join([*words, "--name", plan.name])
 
 
-def _setting_flags(settings: Sequence[Setting]) -> list[str]:
-    """Return the flags that name these settings; what only a file can say is said by naming one."""
+def plan_toml(outcome: BenchOutcome) -> str | None:
+    """Return what a benchmark compares as a configuration file; None where flags say all of it."""
+    plan = outcome.plan
+    if _setting_flags(plan) is not None:
+        return None
+    tables = [("", _shared(plan))]
+    tables += [(f"[settings.{json.dumps(each.name)}]", dict(each.overrides)) for each in plan.settings]
+    lines = []
+    for title, values in tables:
+        lines += [title] if title else []
+        values |= {"datasets": _dataset_name(outcome)} if "datasets" in values else {}
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {_toml(each)}' for key, each in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and lists of them are written alike
+
+
+def _shared(plan: Plan) -> dict[str, Any]:
+    """Return what all settings share, without what each of them says anyway."""
+    said = [set(each.overrides) for each in plan.settings]
+    return {key: value for key, value in plan.base.items() if not all(key in each for each in said)}
+
+
+def _setting_flags(plan: Plan) -> list[str] | None:
+    """Return the flags that name what is compared; None where only a file can say it."""
+    settings = plan.settings
     values = {
         key: list(dict.fromkeys(str(each.overrides[key]) for each in settings if key in each.overrides))
         for key in AXES
     }
     axes = {key: found for key, found in values.items() if found}
-    if not axes or cross(axes) != tuple(settings):
-        return ["--config", "bench.toml"]
+    if not axes or cross(axes) != tuple(settings) or not _FLAGGED.issuperset(_shared(plan)):
+        return None
     words = []
     for key, flag in (("strategy", "--strategies"), ("signals", "--signals")):
         words += [flag, ",".join(axes[key])] if key in axes else []

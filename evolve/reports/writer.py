@@ -43,6 +43,7 @@ def write_report(
             file=reports / store.name,
             cure=f"Move it elsewhere, then write this one with 'evolve report {store.name}'.",
         )
+    check_is_report(reports / store.name, "report.json")
     contents = collect(store, setup, outcome)
     files = {name: text.encode() for name, text in report_texts(contents, figures).items()}
     if figures:
@@ -61,6 +62,25 @@ def write_report(
             cure=f"Then write it with 'evolve report {store.name}'.",
         ) from error
     return folder
+
+
+def check_is_report(folder: Path, mark: str) -> None:
+    """Refuse to replace what is no report.
+
+    Args:
+        folder: Where a report is to stand.
+        mark: A file that all such reports have.
+
+    Raises:
+        RunError: Something else is there.
+    """
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free and not (folder / mark).is_file():
+        raise RunError(
+            "something that is no report is here, and would be lost",
+            file=folder,
+            cure="Move it elsewhere, then write the report.",
+        )
 
 
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:

@@ -57,6 +57,17 @@ def test_the_report_of_a_benchmark_is_not_replaced(copy):
     assert [each.name for each in folder.iterdir()] == ["bench.json"]
 
 
+@pytest.mark.parametrize("content", [None, "mine.txt"])
+def test_what_is_no_report_is_not_replaced(copy, content):
+    shutil.rmtree(copy.folder)
+    mine = copy.folder / content if content else copy.folder
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(RunError, match=r"no report is here, and would be lost\. Move it elsewhere"):
+        write_report(copy.store, copy.setup, copy.outcome, copy.reports, figures=False)
+    assert mine.read_text() == "mine"
+
+
 def test_a_failure_in_between_leaves_the_old_report(copy, monkeypatch):
     before = copy.text()
     rename = Path.rename
